@@ -1,0 +1,32 @@
+"""Installs sepbook. All metadata lives in settings.ini."""
+
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+config = ConfigParser(delimiters=["="])
+config.read(here / "settings.ini", encoding="utf-8")
+cfg = config["DEFAULT"]
+course, dev = cfg["course_requirements"].split(), cfg["dev_requirements"].split()
+
+setup(
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=cfg["author"],
+    author_email=cfg["author_email"],
+    url=cfg["git_url"],
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    keywords=cfg["keywords"].split(),
+    python_requires=f">={cfg['min_python']}",
+    packages=find_packages(include=["sepbook", "sepbook.*"]),
+    package_data={"sepbook": ["data/**/*"]},
+    install_requires=cfg["requirements"].split(),
+    extras_require={"course": course, "dev": course + dev},
+    zip_safe=False,
+)
