@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Open JupyterLab at a notebook; where there is no screen, print the address instead of opening a browser.
+#   tools/lab.sh NOTEBOOK [more jupyter lab options]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+options=(--LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate)
+[ "$(id -u)" = 0 ] && options+=(--allow-root)
+if [ "$(uname)" != Darwin ] && [ -z "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then
+  echo "No screen here: open the address below in a browser."
+  options+=(--no-browser)
+fi
+exec .venv/bin/jupyter lab "${options[@]}" "$@"
