@@ -1,11 +1,12 @@
-"""Make the voices that sepbook carries: eight synthetic speakers, eight sentences each, 8 kHz mono FLAC.
+"""Make the voices that sepbook carries: eight speakers, eight sentences each, 8 kHz mono FLAC.
 
-    python tools/make_voices.py            writes sepbook/data/voices (needs flite and espeak-ng on the PATH)
+    python tools/make_voices.py     writes sepbook/data/voices; needs flite and espeak-ng
 
-Two free speech synthesisers say sentences written for this project. Flite's voices are statistical models of real
-speakers; espeak-ng's are formant synthesis. Two further Flite speakers come from a shorter or longer vocal tract:
-the recording is made slower (or faster) and then played at another rate, which moves pitch and formants together.
-The files are committed; this script says how they came about.
+Two free speech synthesisers say sentences written for this project. Flite's voices are statistical
+models of real speakers; espeak-ng's are formant synthesis. Two further Flite speakers come from a
+shorter or longer vocal tract: the sentence is spoken more slowly (or faster) and then played at
+another rate, which moves pitch and formants together. The files are committed; this script says how
+they came about.
 """
 
 import csv
@@ -65,9 +66,28 @@ def say(engine: str, voice: str, text: str, stretch: float) -> tuple[np.ndarray,
     """The synthesiser's own recording of `text`, `stretch` times as long as usual."""
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
         if engine == "flite":
-            call = ["flite", "-voice", voice, "--setf", f"duration_stretch={stretch}", "-t", text, "-o", file.name]
+            call = [
+                "flite",
+                "-voice",
+                voice,
+                "--setf",
+                f"duration_stretch={stretch}",
+                "-t",
+                text,
+                "-o",
+                file.name,
+            ]
         else:
-            call = ["espeak-ng", "-v", voice, "-s", str(round(150 / stretch)), "-w", file.name, text]
+            call = [
+                "espeak-ng",
+                "-v",
+                voice,
+                "-s",
+                str(round(150 / stretch)),
+                "-w",
+                file.name,
+                text,
+            ]
         subprocess.run(call, check=True)
         return sf.read(file.name, dtype="float64")
 
@@ -94,12 +114,15 @@ def main() -> None:
             wav[-len(fade) :] *= fade[::-1]
             name = f"{speaker}-{take + 1}.flac"
             sf.write(OUT / name, wav, RATE, subtype="PCM_16")
-            rows.append([name, speaker, sex, f"{engine} {voice}", tract, round(len(wav) / RATE, 3), text])
+            rows.append(
+                [name, speaker, sex, f"{engine} {voice}", tract, round(len(wav) / RATE, 3), text]
+            )
     with open(OUT / "index.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "speaker", "sex", "voice", "tract", "seconds", "text"])
         writer.writerows(rows)
-    print(f"{len(rows)} files, {sum(r[5] for r in rows):.0f} s, {sum(p.stat().st_size for p in OUT.iterdir()) / 1e6:.2f} MB")
+    size = sum(path.stat().st_size for path in OUT.iterdir()) / 1e6
+    print(f"{len(rows)} files, {sum(row[5] for row in rows):.0f} s, {size:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Execute chapters from top to bottom, store their outputs, and write the measured cost into the title cell.
+"""Execute notebooks from top to bottom, store their outputs and write down what they cost.
 
-    python tools/notebooks.py run nbs/1_foundations/01_sound.ipynb     one chapter (or several; or a number: 01)
-    python tools/notebooks.py run --all                                every notebook, in the order of the course
-    python tools/notebooks.py run --no-stamp ...                       leave the "runs on" line alone
+    python tools/notebooks.py run 01            a chapter and its solutions, by number or by path
+    python tools/notebooks.py run --all         every notebook, in the order of the course
+    python tools/notebooks.py run --no-stamp 01 leave the "runs on" line of the title cell alone
 
-A notebook runs in its own folder with the kernel of this Python; an error stops the run and nothing is stored.
+A notebook runs in its own folder with this Python; an error stops it, and nothing is stored.
 """
 
 import argparse
@@ -24,7 +24,7 @@ NBS = ROOT / "nbs"
 
 
 def chapters() -> list[Path]:
-    """Every notebook of the course in reading order: the chapters, their solutions, then the home page."""
+    """Every notebook in reading order: the chapters, their solutions, then the home page."""
     found = [p for p in NBS.rglob("*.ipynb") if not {".ipynb_checkpoints", "_proc"} & set(p.parts)]
     key = lambda p: (p.parent == NBS, "solutions" in p.parts, str(p))
     return sorted(found, key=key)
@@ -36,7 +36,9 @@ def find(name: str) -> list[Path]:
         return [Path(name).resolve()]
     found = [p for p in chapters() if p.name.startswith(name)]
     if not found:
-        sys.exit(f"no notebook starts with {name!r}; there are {', '.join(p.stem for p in chapters())}")
+        sys.exit(
+            f"no notebook starts with {name!r}; there are {', '.join(p.stem for p in chapters())}"
+        )
     return found
 
 
@@ -65,23 +67,39 @@ class PeakMemory:
 
 
 def execute(nb: nbformat.NotebookNode, folder: Path) -> tuple[float, float]:
-    """Run `nb` in place; return seconds and peak memory in MB. Raises on the first error in a cell."""
+    """Run `nb` in place; return seconds and peak memory in MB. Raises on the first error."""
     manager = KernelManager(kernel_name="python3")
-    client = NotebookClient(nb, km=manager, timeout=600, resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(
+        nb, km=manager, timeout=600, resources={"metadata": {"path": str(folder)}}
+    )
     started = time.perf_counter()
-    with client.setup_kernel(cwd=str(folder)), PeakMemory(manager.provisioner.process.pid) as memory:
+    with (
+        client.setup_kernel(cwd=str(folder)),
+        PeakMemory(manager.provisioner.process.pid) as memory,
+    ):
         for index, cell in enumerate(nb.cells):
             client.execute_cell(cell, index, store_history=True)
     return time.perf_counter() - started, memory.peak / 1e6
 
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+LIVE = "*Run this cell in JupyterLab to move its controls.*"
+
+
 def tidy(nb: nbformat.NotebookNode) -> None:
-    """Drop what one run writes and no reader needs: timestamps, widget state, empty outputs."""
-    nb.metadata = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
+    """Drop what no reader needs: timestamps, widgets without a kernel behind them."""
+    nb.metadata = {
+        "kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}
+    }
     for cell in nb.cells:
         cell.metadata = {}
-        for out in cell.get("outputs", []):
-            out.pop("metadata", None) if out.output_type == "stream" else out.update(metadata={})
+        if cell.cell_type != "code":
+            continue
+        for out in cell.outputs:
+            if "metadata" in out:
+                out.metadata = {}
+            if WIDGET in out.get("data", {}):
+                out.data = {"text/markdown": LIVE, "text/plain": LIVE.strip("*")}
 
 
 def stamp(nb: nbformat.NotebookNode, seconds: float, megabytes: float) -> None:
@@ -92,7 +110,7 @@ def stamp(nb: nbformat.NotebookNode, seconds: float, megabytes: float) -> None:
 
 
 def run(path: Path, stamped: bool) -> bool:
-    """Execute one notebook and store its outputs; say what it took. Returns whether it ran to its end."""
+    """Execute one notebook and store its outputs; return whether it ran to its end."""
     nb = nbformat.read(path, as_version=4)
     for cell in nb.cells:
         if cell.cell_type == "code":
@@ -112,7 +130,9 @@ def run(path: Path, stamped: bool) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=["run", "list"])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--all", action="store_true")

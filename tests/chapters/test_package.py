@@ -1,0 +1,100 @@
+"""The package: imports in the order of the course, a fast start, every name documented."""
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import tokenize
+
+import pytest
+from course import ROOT, Notebook, chapters
+
+PUBLIC = {
+    "sepbook.sound": "load save resample listen show_spectrogram",
+    "sepbook.stft": "stft istft griffin_lim STFT",
+    "sepbook.masks": "ideal_binary_mask ideal_ratio_mask wiener_mask phase_sensitive_mask "
+    "complex_ratio_mask oracle",
+    "sepbook.metrics": "snr si_sdr si_sdr_improvement bss_eval bss_eval_v4 pesq stoi evaluate",
+    "sepbook.mixtures": "example_song example_voices Corpus MixtureDataset musdb18 librimix",
+    "sepbook.classical.nmf": "nmf",
+}
+
+
+def module_of(path) -> str:
+    """The module that a chapter exports."""
+    code = "\n".join(c["text"] for c in Notebook(path).code)
+    return "sepbook." + re.search(r"^#\|\s*default_exp\s+(\S+)", code, re.M).group(1)
+
+
+def file_of(module: str):
+    return ROOT / (module.replace(".", "/") + ".py")
+
+
+MODULES = [module_of(p) for p in chapters()]
+each_module = pytest.mark.parametrize("name", MODULES)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_public_names(name):
+    module = importlib.import_module(name)
+    missing = [n for n in PUBLIC[name].split() if not hasattr(module, n)]
+    assert not missing
+    assert not set(PUBLIC[name].split()) - set(module.__all__)
+
+
+@each_module
+def test_imports_only_earlier_chapters(name):
+    earlier = set(MODULES[: MODULES.index(name)])
+    for node in ast.walk(ast.parse(file_of(name).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sepbook"):
+            assert node.module in earlier, f"{name} imports {node.module}"
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                assert not alias.name.startswith("sepbook") or alias.name in earlier
+
+
+@each_module
+def test_every_public_name_is_documented(name):
+    module = importlib.import_module(name)
+    for public in module.__all__:
+        item = getattr(module, public)
+        if inspect.isclass(item) or inspect.isfunction(item):
+            assert inspect.getdoc(item), f"{public} has no docstring"
+
+
+@each_module
+def test_every_parameter_has_a_type_and_a_comment(name):
+    path = file_of(name)
+    with open(path, "rb") as file:
+        commented = {
+            t.start[0] for t in tokenize.tokenize(file.readline) if t.type == tokenize.COMMENT
+        }
+    module = importlib.import_module(name)
+    for node in ast.parse(path.read_text()).body:
+        if not isinstance(node, ast.FunctionDef) or node.name not in module.__all__:
+            continue
+        given = node.args.args + node.args.kwonlyargs
+        for arg in given:
+            assert arg.annotation is not None, f"{node.name}({arg.arg}) has no type"
+            assert arg.end_lineno in commented, f"{node.name}({arg.arg}) has no comment"
+        assert node.returns is not None, f"{node.name} has no return type"
+
+
+def test_imports_fast():
+    """`import sepbook` and all its modules take under 0.5 s beyond torch's own import."""
+    code = (
+        "import torch, time; t = time.perf_counter(); import sepbook\n"
+        + "\n".join(f"import {name}" for name in MODULES)
+        + "\nprint(time.perf_counter() - t)"
+    )
+    times = [
+        float(
+            subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for _ in range(3)
+    ]
+    assert min(times) < 0.5, times

@@ -1,0 +1,73 @@
+"""What the repository promises: figures with their origin, a README in step, one plain lock."""
+
+import json
+import re
+import subprocess
+import sys
+from configparser import ConfigParser
+
+import pytest
+from course import ROOT
+
+results = sorted((ROOT / "results").glob("*.json"))
+
+
+def tracked() -> list[str]:
+    return subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+
+
+@pytest.mark.parametrize("path", results, ids=lambda p: p.stem)
+def test_every_result_says_how_to_repeat_it(path):
+    result = json.loads(path.read_text())
+    for key in ("title", "command", "date", "device", "headline"):
+        assert result.get(key), key
+    for row in result["headline"]:
+        assert {"what", "value", "unit"} <= set(row)
+    assert (ROOT / result["command"].split()[-1]).exists() or result["command"].startswith(
+        ("make", "sepbook")
+    )
+
+
+def test_readme_is_in_step():
+    done = subprocess.run(
+        [sys.executable, "tools/readme.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_nothing_of_one_machine():
+    pattern = re.compile(r"/work/|/root/|/home/\w|/Users/\w|\.internal\b")
+    for name in tracked():
+        if (
+            name.endswith((".py", ".md", ".yml", ".sh", ".ini", ".lock", ".json", ".toml", ".csv"))
+            and "tests/" not in name
+        ):
+            text = (ROOT / name).read_text(encoding="utf-8")
+            assert not pattern.search(text), f"{name}: {pattern.search(text)}"
+
+
+def test_lock_has_every_requirement():
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT / "settings.ini")
+    locked = {
+        re.split(r"[=<>;\s\[]", line)[0].lower().replace("_", "-")
+        for line in (ROOT / "requirements.lock").read_text().splitlines()
+    }
+    for key in ("requirements", "course_requirements", "dev_requirements"):
+        for requirement in config["DEFAULT"][key].split():
+            name = re.split(r"[=<>\[]", requirement)[0].lower().replace("_", "-")
+            assert name in locked, name
+
+
+def test_lock_is_plain():
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text and "-e " not in text
+
+
+def test_no_large_files():
+    large = [
+        n for n in tracked() if n and (ROOT / n).exists() and (ROOT / n).stat().st_size > 1_000_000
+    ]
+    assert not large, large

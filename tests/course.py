@@ -1,0 +1,82 @@
+"""What the tests know about the course: where its notebooks are and how to read them."""
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NBS = ROOT / "nbs"
+
+
+def notebooks(folder: str = "") -> list[Path]:
+    """Every notebook below nbs/`folder`, in reading order."""
+    skip = {".ipynb_checkpoints", "_proc"}
+    return sorted(p for p in (NBS / folder).rglob("*.ipynb") if not skip & set(p.parts))
+
+
+def chapters() -> list[Path]:
+    """The chapters: notebooks whose name starts with a number, outside the solutions."""
+    return [p for p in notebooks() if re.match(r"\d\d_", p.name) and "solutions" not in p.parts]
+
+
+def solutions() -> list[Path]:
+    """The notebooks with worked solutions."""
+    return notebooks("solutions")
+
+
+class Notebook:
+    """A notebook's cells as the lint wants them."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        for cell in self.cells:
+            cell["text"] = "".join(cell["source"])
+        self.prose = [c for c in self.cells if c["cell_type"] == "markdown"]
+        self.code = [c for c in self.cells if c["cell_type"] == "code" and c["text"].strip()]
+
+    @property
+    def text(self) -> str:
+        """All prose, cell after cell."""
+        return "\n\n".join(c["text"] for c in self.prose)
+
+    @property
+    def headings(self) -> list[str]:
+        """The second-level headings in order, lower case."""
+        return [h.strip().lower() for h in re.findall(r"^## (.+)$", self.text, re.M)]
+
+    def section(self, start: str) -> str:
+        """The prose below the second-level heading that starts with `start` (any case)."""
+        parts = re.split(r"^## ", self.text, flags=re.M)
+        found = [p for p in parts if p.lower().startswith(start.lower())]
+        return found[0] if found else ""
+
+    def outputs(self):
+        """Every stored output with its cell."""
+        for cell in self.code:
+            for out in cell.get("outputs", []):
+                yield cell, out
+
+    def clips(self) -> list[tuple[bytes, str]]:
+        """The embedded audio clips: bytes and MIME type."""
+        found = []
+        for _, out in self.outputs():
+            html = "".join(out.get("data", {}).get("text/html", ""))
+            for mime, data in re.findall(r'src="data:(audio/[\w-]+);base64,([^"]+)"', html):
+                found.append((base64.b64decode(data), mime))
+        return found
+
+
+def seconds(clip: bytes) -> float:
+    """How long an embedded clip lasts."""
+    import soundfile as sf
+
+    info = sf.info(io.BytesIO(clip))
+    return info.frames / info.samplerate
+
+
+def lines(cell: dict) -> int:
+    """Lines of code in a cell: blank lines and `#|` directives do not count."""
+    return len([x for x in cell["text"].splitlines() if x.strip() and not x.startswith("#|")])
