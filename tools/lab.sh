@@ -3,7 +3,7 @@
 #   tools/lab.sh NOTEBOOK [more jupyter lab options]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-options=(--LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate)
+options=(--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate)
 [ "$(id -u)" = 0 ] && options+=(--allow-root)
 if [ "$(uname)" != Darwin ] && [ -z "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then
   echo "No screen here: open the address below in a browser."

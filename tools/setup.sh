@@ -65,5 +65,7 @@ echo "Installing the course's environment from requirements.lock (the first time
 .venv/bin/python -m pip install -q --disable-pip-version-check -r requirements.lock
 .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 .venv/bin/python -m ipykernel install --sys-prefix --name sepbook --display-name "sepbook" >/dev/null 2>&1
+# JupyterLab asks whether it may fetch news; the course needs no network.
+.venv/bin/jupyter labextension disable "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1
 touch .venv/.ready
 echo "Ready."

@@ -1,10 +1,12 @@
 """The house style, as far as a machine can check it: what every chapter has, and what none has."""
 
 import ast
+import json
 import re
 import statistics
 
 import pytest
+import yaml
 from course import Notebook, chapters, lines, notebooks, seconds, solutions
 
 ids = lambda path: path.stem
@@ -41,6 +43,17 @@ def test_title_cell(path):
     keys = [re.match(r"- ([\w ]+):", line) for line in rest[2:]]
     assert all(keys), "the title cell holds only the title, the subtitle and `- key: value` lines"
     assert [k.group(1) for k in keys] == FRONT
+
+
+@every_notebook
+def test_metadata(path):
+    nb = json.loads(path.read_text(encoding="utf-8"))
+    assert (
+        set(nb["metadata"]) == {"kernelspec"} and nb["metadata"]["kernelspec"]["name"] == "python3"
+    )
+    assert all(not cell["metadata"] for cell in nb["cells"])
+    front = [x[2:] for x in "".join(nb["cells"][0]["source"]).splitlines() if x.startswith("- ")]
+    assert yaml.safe_load("\n".join(front)), "nbdev reads the title cell's lines as YAML"
 
 
 @every_notebook

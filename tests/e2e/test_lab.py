@@ -47,7 +47,7 @@ def lab(tmp_path_factory):
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
         "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.password=",
-        "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         f"--ServerApp.root_dir={folder}",
     ]  # fmt: skip
     home = tmp_path_factory.mktemp("home")
@@ -87,14 +87,15 @@ def open_chapter(browser, lab, path):
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.goto(f"{lab}/lab/workspaces/{path.stem}/tree/nbs/{path.relative_to(NBS)}?reset")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
-    page.wait_for_function(f"{STATUS} === 'idle'", timeout=60_000)
+    page.get_by_text("| Idle").wait_for(timeout=90_000)  # the status bar: the kernel is connected
+    page.wait_for_timeout(500)
     return page
 
 
 def run_all(page):
     """Run > Run All Cells, and wait until the kernel has been idle for a while."""
-    page.click("text=Run >> nth=0")
-    page.click("text=Run All Cells")
+    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+    page.locator(".lm-Menu-itemLabel").get_by_text("Run All Cells", exact=True).click()
     page.wait_for_timeout(1500)
     still, deadline = 0, time.time() + 240
     while still < 4 and time.time() < deadline:
@@ -119,6 +120,8 @@ def cells_of(lab, path, page):
 def test_run_all(browser, lab, path):
     page = open_chapter(browser, lab, path)
     run_all(page)
+    SHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=str(SHOTS / f"{path.stem}-end.png"))
     cells = cells_of(lab, path, page)
     errors = [o for c in cells for o in c["outputs"] if o["output_type"] == "error"]
     assert not errors, errors[0]["evalue"]
@@ -128,7 +131,6 @@ def test_run_all(browser, lab, path):
         for c in cells
         for o in c["outputs"]
     )
-    SHOTS.mkdir(exist_ok=True)
     widgets = move_widgets(page)
     page.screenshot(path=str(SHOTS / f"{path.stem}.png"))
     source = "".join("".join(c["source"]) for c in cells)
