@@ -2,7 +2,7 @@
 # Every chapter (nbdev_test), then tests/; both run whatever the first says, and the summary comes last.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" PYTHONWARNINGS="${PYTHONWARNINGS:-ignore::UserWarning}"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
 started=$SECONDS
 echo "== chapters and solutions"
 .venv/bin/nbdev_test --n_workers 2 --timing
