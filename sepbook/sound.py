@@ -7,7 +7,7 @@ __all__ = ['check_wave', 'resample', 'show_spectrogram', 'rms_db', 'match_level'
            'mix_convolutive', 'room_responses', 'load', 'save', 'listen', 'show_waveform', 'Separator', 'render_mix',
            'mixing_desk']
 
-# %% ../nbs/1_foundations/01_sound.ipynb #db3ac125
+# %% ../nbs/1_foundations/01_sound.ipynb #23a2643a
 import base64
 import html
 import io
@@ -24,7 +24,7 @@ import soundfile as sf
 import soxr
 import torch
 
-# %% ../nbs/1_foundations/01_sound.ipynb #a458c669
+# %% ../nbs/1_foundations/01_sound.ipynb #c432294c
 def _as_tensor(wav, name: str) -> torch.Tensor:
     """A floating-point tensor from a tensor or an array, or a TypeError that says what to do."""
     if isinstance(wav, np.ndarray) and wav.dtype.kind == "f":
@@ -36,7 +36,7 @@ def _as_tensor(wav, name: str) -> torch.Tensor:
         )
     return wav
 
-# %% ../nbs/1_foundations/01_sound.ipynb #de4a37b2
+# %% ../nbs/1_foundations/01_sound.ipynb #8a70123f
 def _shape_fault(shape: tuple[int, ...], name: str) -> str | None:
     """What is wrong with a shape that should be (..., channel, time); None if nothing is."""
     if len(shape) < 2:
@@ -48,7 +48,7 @@ def _shape_fault(shape: tuple[int, ...], name: str) -> str | None:
         return f"has {shape[-2]} channels of {shape[-1]} samples; {advice}"
     return None
 
-# %% ../nbs/1_foundations/01_sound.ipynb #8bf4a856
+# %% ../nbs/1_foundations/01_sound.ipynb #63599035
 def _unmet(wav, name: str, channels, sample_rate, needed_rate) -> str | None:
     """What the caller needs and `wav` does not offer; None if nothing is missing."""
     if channels is not None and wav.shape[-2] != channels:
@@ -62,7 +62,7 @@ def _unmet(wav, name: str, channels, sample_rate, needed_rate) -> str | None:
         return f"holds NaN or infinity in {bad} of {wav.numel()} samples; {advice}"
     return None
 
-# %% ../nbs/1_foundations/01_sound.ipynb #d8fc95ec
+# %% ../nbs/1_foundations/01_sound.ipynb #a55bd2c7
 def check_wave(
     wav,  # what should be audio: tensor or array (..., channel, time)
     name: str = "mix",  # what the error message calls it
@@ -80,7 +80,7 @@ def check_wave(
         raise ValueError(f"{name} {fault}")
     return wav
 
-# %% ../nbs/1_foundations/01_sound.ipynb #e6523aaf
+# %% ../nbs/1_foundations/01_sound.ipynb #9a885c79
 def _check_rate(rate: int) -> int:
     """The rate as an int, or a ValueError if it is not a positive whole number."""
     if isinstance(rate, str) or not rate > 0 or rate != int(rate):
@@ -89,14 +89,14 @@ def _check_rate(rate: int) -> int:
         )
     return int(rate)
 
-# %% ../nbs/1_foundations/01_sound.ipynb #903d868f
+# %% ../nbs/1_foundations/01_sound.ipynb #09b84f71
 def _soxr(wav: torch.Tensor, old_rate: int, new_rate: int) -> torch.Tensor:
     """Resample (row, time) on the CPU to ceil(time * new_rate / old_rate) samples."""
     length = -(-wav.shape[1] * new_rate // old_rate)
     out = torch.from_numpy(soxr.resample(wav.T.numpy(), old_rate, new_rate, "VHQ").T[:, :length])
     return torch.nn.functional.pad(out, (0, length - out.shape[1]))
 
-# %% ../nbs/1_foundations/01_sound.ipynb #d8cf49c5
+# %% ../nbs/1_foundations/01_sound.ipynb #bec4e271
 def resample(
     wav: torch.Tensor,  # audio (..., channel, time)
     old_rate: int,  # its sample rate, Hz
@@ -111,7 +111,7 @@ def resample(
     flat = wav.detach().to("cpu", kind).reshape(-1, wav.shape[-1])
     return wav if old_rate == new_rate else _soxr(flat, *rates).reshape(*wav.shape[:-1], -1).to(wav)
 
-# %% ../nbs/1_foundations/01_sound.ipynb #bc936e83
+# %% ../nbs/1_foundations/01_sound.ipynb #71cdcf40
 def _power(wav_or_spec: torch.Tensor, n_fft: int, hop: int) -> np.ndarray:
     """Power (frequency, frame), averaged over the leading axes of audio or of a spectrum."""
     spec = wav_or_spec.detach().cpu()
@@ -121,7 +121,7 @@ def _power(wav_or_spec: torch.Tensor, n_fft: int, hop: int) -> np.ndarray:
         spec = torch.stft(flat, n_fft, hop, window=window, return_complex=True, pad_mode="constant")
     return spec.abs().square().reshape(-1, *spec.shape[-2:]).mean(0).numpy()
 
-# %% ../nbs/1_foundations/01_sound.ipynb #e79f3db5
+# %% ../nbs/1_foundations/01_sound.ipynb #9c07ca77
 def show_spectrogram(
     wav_or_spec: torch.Tensor,  # audio (..., time), or a complex spectrum (..., frequency, frame)
     sample_rate: int,  # Hz
@@ -151,14 +151,14 @@ def show_spectrogram(
     ax.figure.colorbar(mesh, ax=ax, label="dB", pad=0.02)
     return ax
 
-# %% ../nbs/1_foundations/01_sound.ipynb #6883ddb9
+# %% ../nbs/1_foundations/01_sound.ipynb #f17c9bfd
 def rms_db(
     wav: torch.Tensor,  # audio (..., channel, time)
 ) -> torch.Tensor:  # level (...), dB relative to full scale; -inf for silence
     """Root-mean-square level over channels and time: 0 dB is a wave that stands at 1 or -1."""
     return 10 * torch.log10(wav.square().mean(dim=(-2, -1)))
 
-# %% ../nbs/1_foundations/01_sound.ipynb #70c3f51c
+# %% ../nbs/1_foundations/01_sound.ipynb #f92e48e2
 def match_level(
     wav: torch.Tensor,  # audio (..., channel, time)
     level_db: float = -23.0,  # wanted RMS level, dB relative to full scale
@@ -169,7 +169,7 @@ def match_level(
     gain = torch.minimum(10 ** ((level_db - level) / 20), peak / top)
     return wav * torch.where(top > 0, gain, 1.0).to(wav)[..., None, None]
 
-# %% ../nbs/1_foundations/01_sound.ipynb #d99cd80c
+# %% ../nbs/1_foundations/01_sound.ipynb #ab659514
 def _pan_gains(position: float, channels: int) -> torch.Tensor:
     """The gains of the left and the right loudspeaker."""
     if not -1 <= position <= 1 or channels not in (1, 2):
@@ -179,7 +179,7 @@ def _pan_gains(position: float, channels: int) -> torch.Tensor:
     gain = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
     return gain if channels == 1 else (gain * math.sqrt(2)).clamp(max=1)
 
-# %% ../nbs/1_foundations/01_sound.ipynb #38e8298d
+# %% ../nbs/1_foundations/01_sound.ipynb #4ab2f7e6
 def pan(
     wav: torch.Tensor,  # audio (..., 1, time), or (..., 2, time) to shift the balance of
     position: float,  # -1 hard left, 0 centre, 1 hard right
@@ -190,7 +190,7 @@ def pan(
     """
     return wav * _pan_gains(position, check_wave(wav, "wav").shape[-2]).to(wav)[:, None]
 
-# %% ../nbs/1_foundations/01_sound.ipynb #043e74b8
+# %% ../nbs/1_foundations/01_sound.ipynb #e332e48c
 def _one_channel(src: torch.Tensor, mixing: torch.Tensor, axes: str) -> torch.Tensor:
     """Sources (..., source, 1, time) that fit a matrix or filters, as (..., source, time)."""
     if mixing.ndim != len(axes.split(",")):
@@ -202,7 +202,7 @@ def _one_channel(src: torch.Tensor, mixing: torch.Tensor, axes: str) -> torch.Te
         )
     return src[..., 0, :]
 
-# %% ../nbs/1_foundations/01_sound.ipynb #1835169e
+# %% ../nbs/1_foundations/01_sound.ipynb #2224c2b0
 def mix_linear(
     src: torch.Tensor,  # single-channel sources (..., source, 1, time)
     A: torch.Tensor,  # mixing matrix (channel, source)
@@ -213,7 +213,7 @@ def mix_linear(
     """
     return A.to(src) @ _one_channel(src, A, "channel, source")
 
-# %% ../nbs/1_foundations/01_sound.ipynb #b9c73619
+# %% ../nbs/1_foundations/01_sound.ipynb #dae041f0
 def source_images(
     src: torch.Tensor,  # single-channel sources (..., source, 1, time)
     filters: torch.Tensor,  # impulse responses (channel, source, tap)
@@ -228,7 +228,7 @@ def source_images(
     response = torch.fft.rfft(filters.to(src), n_fft).transpose(0, 1)
     return torch.fft.irfft(spec * response, n_fft)[..., :time]
 
-# %% ../nbs/1_foundations/01_sound.ipynb #b44c0a34
+# %% ../nbs/1_foundations/01_sound.ipynb #b377f5e8
 def mix_convolutive(
     src: torch.Tensor,  # single-channel sources (..., source, 1, time)
     filters: torch.Tensor,  # impulse responses (channel, source, tap)
@@ -245,7 +245,7 @@ def mix_convolutive(
         )
     return mix if noise is None else mix + noise
 
-# %% ../nbs/1_foundations/01_sound.ipynb #a5761bc5
+# %% ../nbs/1_foundations/01_sound.ipynb #20608b84
 def _box(room: Sequence[float], sample_rate: int, rt60: float):
     """A pyroomacoustics room whose walls absorb so much that sound decays by 60 dB in `rt60` s."""
     import pyroomacoustics as pra
@@ -260,7 +260,7 @@ def _box(room: Sequence[float], sample_rate: int, rt60: float):
         list(room), fs=sample_rate, materials=pra.Material(absorption), max_order=order
     )
 
-# %% ../nbs/1_foundations/01_sound.ipynb #fb5172a9
+# %% ../nbs/1_foundations/01_sound.ipynb #b5f04e3d
 def room_responses(
     room: Sequence[float],  # length, width, height, m
     sources: Sequence[Sequence[float]],  # a place (x, y, z) for each source, m
@@ -287,7 +287,7 @@ def room_responses(
     rows = [[np.pad(h, (0, taps - len(h))) for h in row] for row in box.rir]
     return torch.from_numpy(np.array(rows, dtype=np.float32))
 
-# %% ../nbs/1_foundations/01_sound.ipynb #679835be
+# %% ../nbs/1_foundations/01_sound.ipynb #eef1597d
 def _run(command: list[str], path: Path) -> bytes:
     """What an ffmpeg tool prints; nothing if it failed."""
     try:
@@ -297,7 +297,7 @@ def _run(command: list[str], path: Path) -> bytes:
             f"{path} can't be read without ffmpeg; install it, or convert to WAV"
         ) from None
 
-# %% ../nbs/1_foundations/01_sound.ipynb #73ba125b
+# %% ../nbs/1_foundations/01_sound.ipynb #f88c1800
 def _audio_stream(path: Path, source: list[str]) -> dict:
     """What ffprobe knows about the first audio stream of a file."""
     probe = _run(["ffprobe", *source, "-show_streams", "-of", "json"], path)
@@ -308,7 +308,7 @@ def _audio_stream(path: Path, source: list[str]) -> dict:
         raise ValueError(f"{path} holds {held}; give a file with sound")
     return audio[0]
 
-# %% ../nbs/1_foundations/01_sound.ipynb #455f053b
+# %% ../nbs/1_foundations/01_sound.ipynb #a7b7356f
 def _read_with_ffmpeg(path: Path) -> tuple[np.ndarray, int]:
     """Decode the first audio stream of any file that ffmpeg knows to (time, channel) float32."""
     source = ["-v", "quiet", "-protocol_whitelist", "file,pipe", "-i", f"file:{path}"]
@@ -318,7 +318,7 @@ def _read_with_ffmpeg(path: Path) -> tuple[np.ndarray, int]:
     wave = np.frombuffer(raw[: len(raw) // frame * frame], "<f4").reshape(-1, channels)
     return wave, int(stream["sample_rate"])
 
-# %% ../nbs/1_foundations/01_sound.ipynb #870f68d7
+# %% ../nbs/1_foundations/01_sound.ipynb #3ba84a07
 def _read(path: Path) -> tuple[np.ndarray, int]:
     """Read a file as (time, channel) float32, with its rate: by soundfile, or else by ffmpeg."""
     if not path.exists():
@@ -332,7 +332,7 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
     except sf.LibsndfileError:
         return _read_with_ffmpeg(path)
 
-# %% ../nbs/1_foundations/01_sound.ipynb #ece82553
+# %% ../nbs/1_foundations/01_sound.ipynb #1fba3b12
 def load(
     path: str | Path,  # any audio file, or a video with sound
     sample_rate: int | None = None,  # resample to this rate, Hz; None keeps the file's own
@@ -342,7 +342,7 @@ def load(
 
     Raises: FileNotFoundError for a missing file; ValueError for one without usable audio.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     wave, rate = _read(path)
     if wave.size == 0 or not np.isfinite(wave).all():
         fault = "NaN or infinite samples" if wave.size else "no samples"
@@ -352,7 +352,7 @@ def load(
     new_rate = rate if sample_rate is None else _check_rate(sample_rate)
     return (wav, rate) if new_rate == rate else (_soxr(wav, rate, new_rate), new_rate)
 
-# %% ../nbs/1_foundations/01_sound.ipynb #5223256c
+# %% ../nbs/1_foundations/01_sound.ipynb #56f601ab
 _FORMATS = {  # suffix: soundfile's format, and the subtype unless one is asked for
     ".wav": ("WAV", "PCM_24"),
     ".flac": ("FLAC", "PCM_24"),
@@ -362,7 +362,7 @@ _FORMATS = {  # suffix: soundfile's format, and the subtype unless one is asked 
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
 
-# %% ../nbs/1_foundations/01_sound.ipynb #cea9f23b
+# %% ../nbs/1_foundations/01_sound.ipynb #6e7fb67b
 def _check_target(path: Path, wav: torch.Tensor, subtype: str | None) -> None:
     """Raise, before anything is written, if `wav` can't go to `path` unharmed."""
     if path.suffix.lower() not in _FORMATS:
@@ -378,7 +378,15 @@ def _check_target(path: Path, wav: torch.Tensor, subtype: str | None) -> None:
             f"wav peaks at {peak:.3f}, and everything above 1 would be cut off; {advice}"
         )
 
-# %% ../nbs/1_foundations/01_sound.ipynb #9bba6b29
+# %% ../nbs/1_foundations/01_sound.ipynb #3c0dfe42
+def _refusal(error: Exception, path: Path, given: str) -> Exception:
+    """What to tell the user when libsndfile does not write."""
+    reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
+    if "System error" in reason:
+        return OSError(f"{path} can't be written; check the folder's permissions and free space")
+    return ValueError(f"{path} can't hold {given} ({reason}); try another subtype, or .wav")
+
+# %% ../nbs/1_foundations/01_sound.ipynb #c6332344
 def save(
     path: str | Path,  # where to; the suffix decides: .wav .flac .aiff .ogg .opus .mp3
     wav: torch.Tensor,  # audio (channel, time), between -1 and 1
@@ -390,25 +398,24 @@ def save(
     Raises: ValueError for NaN, clipping, swapped axes and unknown formats; FileNotFoundError for a
     missing folder.
     """
-    path, wav = Path(path), check_wave(wav, "wav").detach().cpu().double()
+    path, wav = Path(path).expanduser(), check_wave(wav, "wav").detach().cpu().double()
     _check_target(path, wav, subtype)
-    kind, usual = _FORMATS[path.suffix.lower()]
+    rate, (kind, usual) = _check_rate(sample_rate), _FORMATS[path.suffix.lower()]
     part = path.with_name(f".sepbook-{os.getpid()}.part")
     try:
-        sf.write(part, wav.T.numpy(), _check_rate(sample_rate), subtype or usual, format=kind)
+        sf.write(part, wav.T.numpy(), rate, subtype or usual, format=kind)
         os.replace(part, path)
     except (sf.LibsndfileError, ValueError) as error:
-        reason = str(getattr(error, "error_string", error)).rstrip(".")
-        given = f"{wav.shape[0]} channels at {sample_rate} Hz as {subtype or usual}"
-        raise ValueError(f"{path} can't hold {given} ({reason}); try .wav") from None
+        given = f"{wav.shape[0]} channels at {rate} Hz as {subtype or usual}"
+        raise _refusal(error, path, given) from None
     finally:
         part.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/1_foundations/01_sound.ipynb #fa248c43
+# %% ../nbs/1_foundations/01_sound.ipynb #f0264465
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
-
+# %% ../nbs/1_foundations/01_sound.ipynb #1cb0dadb
 def _encode_mp3(wav: torch.Tensor, sample_rate: int) -> bytes:
     """Compress audio (channel, time) to an MP3 of variable bit rate."""
     rate = next((r for r in _MP3_RATES if r >= sample_rate), _MP3_RATES[-1])
@@ -417,7 +424,7 @@ def _encode_mp3(wav: torch.Tensor, sample_rate: int) -> bytes:
     sf.write(buffer, wave, rate, format="MP3", **how)
     return buffer.getvalue()
 
-# %% ../nbs/1_foundations/01_sound.ipynb #65d808c9
+# %% ../nbs/1_foundations/01_sound.ipynb #e8ce7cc0
 def _matched(clips: list[torch.Tensor], level_db: float | None) -> list[torch.Tensor]:
     """All clips at one level, `level_db` or the highest below it that none needs to clip for.
 
@@ -430,14 +437,14 @@ def _matched(clips: list[torch.Tensor], level_db: float | None) -> list[torch.Te
     reachable = [level - 20 * math.log10(top / 0.99) for level, top in loud]
     return [match_level(c, min([level_db, *reachable])) for c in clips]
 
-# %% ../nbs/1_foundations/01_sound.ipynb #af64d71e
+# %% ../nbs/1_foundations/01_sound.ipynb #43b91c58
 _PLAYER = (
     '<figure style="display:inline-block;margin:4px 12px 4px 0"><figcaption>{title}</figcaption>'
     '<audio controls preload="metadata" style="width:250px;height:36px" '
     'src="data:audio/mpeg;base64,{data}"></audio></figure>'
 )
 
-# %% ../nbs/1_foundations/01_sound.ipynb #a2c3fd38
+# %% ../nbs/1_foundations/01_sound.ipynb #2108e6e2
 def listen(
     wav: torch.Tensor | dict[str, torch.Tensor],  # audio (channel, time), or {title: audio}
     sample_rate: int,  # Hz
@@ -452,8 +459,8 @@ def listen(
 
     clips = wav if isinstance(wav, dict) else {title or "": wav}
     waves = [check_wave(w, name or "wav").detach().float().cpu() for name, w in clips.items()]
-    if not waves or any(w.ndim != 2 for w in waves):
-        raise ValueError("listen plays audio (channel, time), or several of them as {title: audio}")
+    if not waves or any(w.ndim != 2 or len(w) > 2 for w in waves):
+        raise ValueError("listen plays audio (1 or 2 channels, time), or several as {title: audio}")
     coded = [base64.b64encode(_encode_mp3(w, sample_rate)) for w in _matched(waves, level_db)]
     row = [
         _PLAYER.format(title=html.escape(n), data=d.decode())
@@ -462,7 +469,7 @@ def listen(
     head = f"<strong>{html.escape(title)}</strong><br>" if title and isinstance(wav, dict) else ""
     return HTML(f"<div>{head}{''.join(row)}</div>")
 
-# %% ../nbs/1_foundations/01_sound.ipynb #fced3e71
+# %% ../nbs/1_foundations/01_sound.ipynb #e97921a1
 def show_waveform(
     wav: torch.Tensor,  # audio (channel, time)
     sample_rate: int,  # Hz
@@ -485,7 +492,7 @@ def show_waveform(
         ax.legend(loc="upper right", fontsize=8)
     return ax
 
-# %% ../nbs/1_foundations/01_sound.ipynb #316cd95f
+# %% ../nbs/1_foundations/01_sound.ipynb #f234221b
 @runtime_checkable
 class Separator(Protocol):
     """A system: called with a mixture, it returns the sources."""
@@ -501,7 +508,7 @@ class Separator(Protocol):
         """Separate a batch of mixtures."""
         ...
 
-# %% ../nbs/1_foundations/01_sound.ipynb #7f5ab7ed
+# %% ../nbs/1_foundations/01_sound.ipynb #a85152ea
 def render_mix(
     src: torch.Tensor,  # stems (source, channel, time) of one or two channels
     gains_db: Sequence[float],  # gain of each stem, dB
@@ -521,7 +528,7 @@ def render_mix(
     gains = [10 ** (g / 20) * bool(on) for g, on in zip(gains_db, heard, strict=True)]
     return sum(pan(stem, p) * g for stem, p, g in zip(src, pans, gains, strict=True))
 
-# %% ../nbs/1_foundations/01_sound.ipynb #c0faf3e4
+# %% ../nbs/1_foundations/01_sound.ipynb #e97b704b
 def _desk_row(name: str) -> list:
     """The controls of one stem: gain in dB, place, mute, solo."""
     import ipywidgets as w
@@ -531,7 +538,7 @@ def _desk_row(name: str) -> list:
     place = w.FloatSlider(0, min=-1, max=1, step=0.1, description="pan", layout=wide)
     return [gain, place, *(w.ToggleButton(description=d, layout=narrow) for d in ("mute", "solo"))]
 
-# %% ../nbs/1_foundations/01_sound.ipynb #623b92a3
+# %% ../nbs/1_foundations/01_sound.ipynb #65f358aa
 def mixing_desk(
     src: torch.Tensor,  # stems (source, channel, time) of one or two channels
     sample_rate: int,  # Hz
@@ -540,7 +547,8 @@ def mixing_desk(
     """Gain (dB), pan, mute and solo for each stem, and a button that renders the mix."""
     import ipywidgets as w
 
-    rows, player = [_desk_row(name) for name in sources], w.HTML()
+    rows = [_desk_row(name) for name, _ in zip(sources, src, strict=True)]
+    player = w.HTML()
     button = w.Button(description="Render", button_style="primary")
 
     def render(_):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_alias', 'check_mix_at_snr', 'check_unmix', 'check_rt60']
 
-# %% ../../nbs/solutions/01_sound.ipynb #611d70cc
+# %% ../../nbs/solutions/01_sound.ipynb #6fcbd101
 import math
 
 import torch
@@ -13,7 +13,7 @@ import torch
 from .core import checker, close, expect
 from ..sound import mix_linear, room_responses
 
-# %% ../../nbs/solutions/01_sound.ipynb #e0c4ce47
+# %% ../../nbs/solutions/01_sound.ipynb #18bddf18
 @checker("1.1", difficulty=1, minutes=10, hint="equation (2), or draw the zigzag of the sweep")
 def check_alias(answer):
     """alias(hz, sample_rate): the frequency (Hz) at which a tone is heard if nothing filters it."""
@@ -34,7 +34,7 @@ def check_alias(answer):
             0 <= answer(hz, 8000) <= 4000, f"{hz} Hz at 8 kHz must be heard between 0 and 4 kHz."
         )
 
-# %% ../../nbs/solutions/01_sound.ipynb #278e0b47
+# %% ../../nbs/solutions/01_sound.ipynb #3d316e2e
 @checker(
     "1.3",
     difficulty=2,
@@ -59,7 +59,7 @@ def check_mix_at_snr(answer):
     louder = answer(speech, 7 * noise, 0.0)
     expect(close(louder, answer(speech, noise, 0.0)), "The noise's own level must not matter.")
 
-# %% ../../nbs/solutions/01_sound.ipynb #fe47a3be
+# %% ../../nbs/solutions/01_sound.ipynb #277a8077
 @checker(
     "1.4", difficulty=3, minutes=20, hint="least squares: torch.linalg.lstsq, or the pseudo-inverse"
 )
@@ -83,7 +83,7 @@ def check_unmix(answer):
         return
     expect(False, "One channel can't be unmixed into two sources: raise a ValueError.")
 
-# %% ../../nbs/solutions/01_sound.ipynb #8dc1ca1d
+# %% ../../nbs/solutions/01_sound.ipynb #596cfaf8
 @checker(
     "1.6",
     difficulty=4,
