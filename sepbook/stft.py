@@ -6,7 +6,7 @@
 __all__ = ['make_window', 'overlap_add', 'check_cola', 'stft', 'istft', 'STFT', 'amplitude_to_db', 'db_to_amplitude',
            'spectral_convergence', 'griffin_lim']
 
-# %% ../nbs/1_foundations/02_stft.ipynb #cebc23c9
+# %% ../nbs/1_foundations/02_stft.ipynb #0b41a043
 import math
 
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import pack, unpack
 from torch import Tensor, nn
 
-# %% ../nbs/1_foundations/02_stft.ipynb #99f2e8b9
+# %% ../nbs/1_foundations/02_stft.ipynb #5f271799
 _WINDOWS = {  # w[n] = sum_k (-1)^k a_k cos(2 pi k n / length)
     "hann": (0.5, 0.5),
     "sqrt_hann": (0.5, 0.5),
@@ -23,7 +23,7 @@ _WINDOWS = {  # w[n] = sum_k (-1)^k a_k cos(2 pi k n / length)
     "rect": (1.0,),
 }
 
-# %% ../nbs/1_foundations/02_stft.ipynb #530d2b89
+# %% ../nbs/1_foundations/02_stft.ipynb #0252d22e
 def _cosine_window(name: str, length: int) -> Tensor:
     """The window of that name in double precision."""
     if name not in _WINDOWS:
@@ -32,13 +32,13 @@ def _cosine_window(name: str, length: int) -> Tensor:
     out = sum((-1) ** k * a * torch.cos(k * turn) for k, a in enumerate(_WINDOWS[name]))
     return out.clamp(min=0).sqrt() if name.startswith("sqrt") else out
 
-# %% ../nbs/1_foundations/02_stft.ipynb #2d61de8e
+# %% ../nbs/1_foundations/02_stft.ipynb #3dcc1bff
 def make_window(
     window: str | Tensor,  # "hann", "sqrt_hann", "hamming", "blackman", "rect", or (length,)
     length: int,  # samples
     n_fft: int | None = None,  # fill up with zeros on both sides to so many samples
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,  # of the result
+    device: torch.device | str | None = None,  # of the result
 ) -> Tensor:  # (length,), or (n_fft,)
     """A periodic window of `length` samples, in the middle of `n_fft`.
 
@@ -52,7 +52,7 @@ def make_window(
     spare = 0 if n_fft is None else n_fft - length
     return F.pad(out.to(device, dtype), (spare // 2, spare - spare // 2))
 
-# %% ../nbs/1_foundations/02_stft.ipynb #6b6e5ec2
+# %% ../nbs/1_foundations/02_stft.ipynb #3bcd0703
 def overlap_add(
     frames: Tensor,  # (..., frame, length)
     hop: int,  # samples from the start of one frame to the start of the next
@@ -66,14 +66,14 @@ def overlap_add(
         out[..., b : b + n_frames, :] += blocks[..., b, :]
     return out.flatten(-2)[..., : (n_frames - 1) * hop + length]
 
-# %% ../nbs/1_foundations/02_stft.ipynb #9aa55051
+# %% ../nbs/1_foundations/02_stft.ipynb #e10e3eb8
 def _steady_sum(window: Tensor, hop: int) -> Tensor:
     """One period, `hop` samples, of the sum of all shifts of `window` by multiples of `hop`."""
     if hop < 1:
         raise ValueError(f"hop is {hop}, but must be at least 1 sample")
     return F.pad(window.detach().double(), (0, -len(window) % hop)).unflatten(0, (-1, hop)).sum(0)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #662be3c2
+# %% ../nbs/1_foundations/02_stft.ipynb #86e89f99
 def check_cola(
     window: Tensor,  # (length,)
     hop: int,  # samples
@@ -91,11 +91,11 @@ def check_cola(
     if not ripple <= tolerance:
         raise ValueError(
             f"{len(window)} samples of window**{power} at hop {hop} do not add up to a constant: "
-            f"the ripple is {100 * ripple:.2g} %; for Hann, take length / {power + 1} or a smaller part"
+            f"the ripple is {100 * ripple:.2g} %; for Hann, take length / {power + 1}, or less"
         )
     return mean
 
-# %% ../nbs/1_foundations/02_stft.ipynb #c275c684
+# %% ../nbs/1_foundations/02_stft.ipynb #a9f83921
 def _check_finite(wav: Tensor) -> None:
     """Refuse NaN and infinity. A sum is the quickest first look: one bad sample spoils it."""
     if torch.compiler.is_compiling() or torch.isfinite(wav.detach().sum()):
@@ -103,7 +103,7 @@ def _check_finite(wav: Tensor) -> None:
     if bad := (~torch.isfinite(wav)).sum().item():
         raise ValueError(f"wav holds {bad} NaN or infinite samples; try torch.nan_to_num")
 
-# %% ../nbs/1_foundations/02_stft.ipynb #f7fd77e8
+# %% ../nbs/1_foundations/02_stft.ipynb #c9e0767a
 def _check_wave(wav: Tensor, least: int, why: str) -> Tensor:
     """`wav` in at least single precision, with `least` samples or more, all finite."""
     wav = torch.as_tensor(wav)
@@ -119,7 +119,7 @@ def _check_wave(wav: Tensor, least: int, why: str) -> Tensor:
     _check_finite(wav)
     return wav.float() if wav.dtype in (torch.float16, torch.bfloat16) else wav
 
-# %% ../nbs/1_foundations/02_stft.ipynb #e921e979
+# %% ../nbs/1_foundations/02_stft.ipynb #543f3d93
 def _settings(
     n_fft: int, hop: int | None, window: str | Tensor, win_length: int | None, like: Tensor
 ) -> tuple[int, Tensor]:
@@ -133,7 +133,7 @@ def _settings(
         raise ValueError(f"hop is {hop}, but must be at least 1 sample")
     return hop, make_window(window, win_length, n_fft, like.dtype, like.device)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #d9f492b8
+# %% ../nbs/1_foundations/02_stft.ipynb #4d1d0b06
 def stft(
     wav: Tensor,  # (..., time), real
     n_fft: int = 2048,  # samples in a frame
@@ -164,7 +164,7 @@ def stft(
     )
     return unpack(spec.mT, leading, "* frequency frame")[0]
 
-# %% ../nbs/1_foundations/02_stft.ipynb #de0c2c66
+# %% ../nbs/1_foundations/02_stft.ipynb #0af89df7
 def _check_spec(spec: Tensor, n_fft: int | None) -> int:
     """The frame length of `spec`."""
     shape = tuple(spec.shape)
@@ -180,7 +180,7 @@ def _check_spec(spec: Tensor, n_fft: int | None) -> int:
         )
     return n_fft
 
-# %% ../nbs/1_foundations/02_stft.ipynb #11232043
+# %% ../nbs/1_foundations/02_stft.ipynb #84e650e6
 def _check_gaps(window: Tensor, hop: int) -> None:
     """Refuse hops that leave samples which every window weights with (almost) nothing."""
     total = _steady_sum(window**2, hop)
@@ -190,7 +190,7 @@ def _check_gaps(window: Tensor, hop: int) -> None:
             f"sum of their squares falls to zero; use a hop of {max(1, len(window) // 4)} or less"
         )
 
-# %% ../nbs/1_foundations/02_stft.ipynb #5bae1e56
+# %% ../nbs/1_foundations/02_stft.ipynb #d4d189ab
 def _weighted(
     wav: Tensor, window: Tensor, hop: int, n_frames: int, first: int, length: int | None
 ) -> Tensor:
@@ -206,7 +206,7 @@ def _weighted(
     covered = weight > 1e-11 * weight.max()
     return torch.where(covered, wav / torch.where(covered, weight, 1.0), 0.0)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #2df95f11
+# %% ../nbs/1_foundations/02_stft.ipynb #a681a42d
 def istft(
     spec: Tensor,  # (..., n_fft // 2 + 1, frame), complex
     length: int | None = None,  # samples to return; default: up to the middle of the last frame
@@ -233,7 +233,7 @@ def istft(
         overlap_add(frames * samples, hop), samples, hop, spec.shape[-1], first, length
     )
 
-# %% ../nbs/1_foundations/02_stft.ipynb #f7743cdf
+# %% ../nbs/1_foundations/02_stft.ipynb #a4a2125d
 class STFT(nn.Module):
     """`stft` and `istft` with their settings kept."""
 
@@ -263,7 +263,7 @@ class STFT(nn.Module):
         """Wave (..., length) of `spec` (..., frequency, frame)."""
         return istft(spec, length, self.n_fft, self.hop, self.window, **self.both)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #3e54bb80
+# %% ../nbs/1_foundations/02_stft.ipynb #8dc215f1
 def amplitude_to_db(
     amplitude: Tensor,  # any shape; of a complex spectrum, the magnitude counts
     ref: float | str = 1.0,  # the amplitude that is 0 dB; "max": the largest one
@@ -275,7 +275,7 @@ def amplitude_to_db(
     db = db - (db.max() if ref == "max" else 20 * math.log10(ref))
     return db if range_db is None else torch.maximum(db, db.max() - range_db)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #a884cff9
+# %% ../nbs/1_foundations/02_stft.ipynb #76e7cee2
 def db_to_amplitude(
     db: Tensor,  # dB
     ref: float = 1.0,  # the amplitude that is 0 dB
@@ -283,7 +283,7 @@ def db_to_amplitude(
     """The amplitude of a level in decibels."""
     return ref * 10 ** (db / 20)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #34922d8c
+# %% ../nbs/1_foundations/02_stft.ipynb #12ce2c9d
 def spectral_convergence(
     wav: Tensor,  # (..., time)
     mag: Tensor,  # (..., frequency, frame), the magnitudes that it should have
@@ -293,7 +293,7 @@ def spectral_convergence(
     error = stft(wav, **{"n_fft": 2 * (mag.shape[-2] - 1), **settings}).abs() - mag
     return 20 * torch.log10(torch.linalg.norm(error) / torch.linalg.norm(mag))
 
-# %% ../nbs/1_foundations/02_stft.ipynb #2d0e847c
+# %% ../nbs/1_foundations/02_stft.ipynb #879f6a61
 def _first_phase(mag: Tensor, phase: Tensor | None, seed: int) -> Tensor:
     """`mag` with `phase`, or with a random one."""
     if mag.is_complex() or not ((mag >= 0) & torch.isfinite(mag)).all():
@@ -303,7 +303,7 @@ def _first_phase(mag: Tensor, phase: Tensor | None, seed: int) -> Tensor:
         phase = 2 * math.pi * turn
     return torch.polar(mag, phase.to(mag))
 
-# %% ../nbs/1_foundations/02_stft.ipynb #aee82930
+# %% ../nbs/1_foundations/02_stft.ipynb #b49fc9cf
 def griffin_lim(
     mag: Tensor,  # (..., frequency, frame), magnitudes
     n_iter: int = 32,  # rounds
