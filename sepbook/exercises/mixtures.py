@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['check_gains', 'check_seeds', 'check_swap', 'check_activity']
 
-# %% ../../nbs/solutions/05_mixtures.ipynb #9a795ad2
+# %% ../../nbs/solutions/05_mixtures.ipynb #3eab2250
 import math
 
 import torch
 
 from .core import checker, close, expect
 
-# %% ../../nbs/solutions/05_mixtures.ipynb #c917c297
+# %% ../../nbs/solutions/05_mixtures.ipynb #fb81fcfb
 @checker("5.2", difficulty=2, minutes=15, hint="Solve q1 = 10^(d/10) q2 and q1 + q2 = p1 + p2.")
 def check_gains(answer):
     """Return src (2, channel, time) with RMS levels d dB apart and the same sum of powers."""
@@ -38,7 +38,7 @@ def check_gains(answer):
         ratio = out / src
         expect(float(ratio.std(dim=-1).max()) < 1e-4, "A gain is one factor for the whole voice.")
 
-# %% ../../nbs/solutions/05_mixtures.ipynb #4cd8c111
+# %% ../../nbs/solutions/05_mixtures.ipynb #2168278d
 @checker(
     "5.3",
     difficulty=2,
@@ -59,7 +59,7 @@ def check_seeds(answer):
     values = torch.tensor([answer(0, 0, i, 10) for i in range(2000)]).bincount(minlength=10)
     expect(int(values.min()) > 120, "Some numbers hardly ever come; draw uniformly from [0, n).")
 
-# %% ../../nbs/solutions/05_mixtures.ipynb #d9d873c5
+# %% ../../nbs/solutions/05_mixtures.ipynb #2dddfa20
 @checker("5.4", difficulty=2, minutes=10, hint="src[k].flip(0) swaps the channels of source k.")
 def check_swap(answer):
     """Return (mix, src) after swapping the channels of the sources whose flag is true."""
@@ -78,7 +78,7 @@ def check_swap(answer):
     )
     expect(close(mix, out.sum(0), 1e-6), "The mixture is not the sum of the new sources.")
 
-# %% ../../nbs/solutions/05_mixtures.ipynb #11d2adcd
+# %% ../../nbs/solutions/05_mixtures.ipynb #ede6947c
 @checker(
     "5.6", difficulty=3, minutes=30, hint="power > power.max() / 1000, and something for silence."
 )
