@@ -6,15 +6,17 @@
 __all__ = ['make_window', 'overlap_add', 'check_cola', 'stft', 'istft', 'STFT', 'amplitude_to_db', 'db_to_amplitude',
            'spectral_convergence', 'griffin_lim']
 
-# %% ../nbs/1_foundations/02_stft.ipynb #0b41a043
+# %% ../nbs/1_foundations/02_stft.ipynb #a2be7f9e
 import math
+from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import pack, unpack
 from torch import Tensor, nn
 
-# %% ../nbs/1_foundations/02_stft.ipynb #5f271799
+# %% ../nbs/1_foundations/02_stft.ipynb #48e92768
 _WINDOWS = {  # w[n] = sum_k (-1)^k a_k cos(2 pi k n / length)
     "hann": (0.5, 0.5),
     "sqrt_hann": (0.5, 0.5),
@@ -23,16 +25,17 @@ _WINDOWS = {  # w[n] = sum_k (-1)^k a_k cos(2 pi k n / length)
     "rect": (1.0,),
 }
 
-# %% ../nbs/1_foundations/02_stft.ipynb #0252d22e
-def _cosine_window(name: str, length: int) -> Tensor:
-    """The window of that name in double precision."""
+# %% ../nbs/1_foundations/02_stft.ipynb #afad4cee
+@cache
+def _cosine_window(name: str, length: int) -> np.ndarray:
+    """The window of that name in double precision, computed once."""
     if name not in _WINDOWS:
         raise ValueError(f"window {name!r} is unknown; use {', '.join(_WINDOWS)}, or pass a tensor")
-    turn = torch.arange(length, dtype=torch.float64) * (2 * math.pi / length)
-    out = sum((-1) ** k * a * torch.cos(k * turn) for k, a in enumerate(_WINDOWS[name]))
-    return out.clamp(min=0).sqrt() if name.startswith("sqrt") else out
+    turn = np.arange(length) * (2 * np.pi / max(length, 1))
+    out = sum((-1) ** k * a * np.cos(k * turn) for k, a in enumerate(_WINDOWS[name]))
+    return np.sqrt(np.maximum(out, 0)) if name.startswith("sqrt") else out
 
-# %% ../nbs/1_foundations/02_stft.ipynb #3dcc1bff
+# %% ../nbs/1_foundations/02_stft.ipynb #8c0dee3b
 def make_window(
     window: str | Tensor,  # "hann", "sqrt_hann", "hamming", "blackman", "rect", or (length,)
     length: int,  # samples
@@ -44,7 +47,7 @@ def make_window(
 
     Raises: ValueError for an unknown name, or a tensor of another shape than (length,).
     """
-    out = _cosine_window(window, length) if isinstance(window, str) else window
+    out = torch.tensor(_cosine_window(window, length)) if isinstance(window, str) else window
     if length < 1 or out.shape != (length,):
         raise ValueError(
             f"window has shape {tuple(out.shape)}, but ({length},) is needed; give 1 or more"
@@ -52,7 +55,7 @@ def make_window(
     spare = 0 if n_fft is None else n_fft - length
     return F.pad(out.to(device, dtype), (spare // 2, spare - spare // 2))
 
-# %% ../nbs/1_foundations/02_stft.ipynb #3bcd0703
+# %% ../nbs/1_foundations/02_stft.ipynb #04267738
 def overlap_add(
     frames: Tensor,  # (..., frame, length)
     hop: int,  # samples from the start of one frame to the start of the next
@@ -66,14 +69,14 @@ def overlap_add(
         out[..., b : b + n_frames, :] += blocks[..., b, :]
     return out.flatten(-2)[..., : (n_frames - 1) * hop + length]
 
-# %% ../nbs/1_foundations/02_stft.ipynb #e10e3eb8
+# %% ../nbs/1_foundations/02_stft.ipynb #8e320e1a
 def _steady_sum(window: Tensor, hop: int) -> Tensor:
     """One period, `hop` samples, of the sum of all shifts of `window` by multiples of `hop`."""
     if hop < 1:
         raise ValueError(f"hop is {hop}, but must be at least 1 sample")
     return F.pad(window.detach().double(), (0, -len(window) % hop)).unflatten(0, (-1, hop)).sum(0)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #86e89f99
+# %% ../nbs/1_foundations/02_stft.ipynb #29568d49
 def check_cola(
     window: Tensor,  # (length,)
     hop: int,  # samples
@@ -91,11 +94,11 @@ def check_cola(
     if not ripple <= tolerance:
         raise ValueError(
             f"{len(window)} samples of window**{power} at hop {hop} do not add up to a constant: "
-            f"the ripple is {100 * ripple:.2g} %; for Hann, take length / {power + 1}, or less"
+            f"the ripple is {100 * ripple:.2g} %; Hann takes length / {power + 1} or a smaller part"
         )
     return mean
 
-# %% ../nbs/1_foundations/02_stft.ipynb #a9f83921
+# %% ../nbs/1_foundations/02_stft.ipynb #6e7504e2
 def _check_finite(wav: Tensor) -> None:
     """Refuse NaN and infinity. A sum is the quickest first look: one bad sample spoils it."""
     if torch.compiler.is_compiling() or torch.isfinite(wav.detach().sum()):
@@ -103,7 +106,7 @@ def _check_finite(wav: Tensor) -> None:
     if bad := (~torch.isfinite(wav)).sum().item():
         raise ValueError(f"wav holds {bad} NaN or infinite samples; try torch.nan_to_num")
 
-# %% ../nbs/1_foundations/02_stft.ipynb #c9e0767a
+# %% ../nbs/1_foundations/02_stft.ipynb #2aab027b
 def _check_wave(wav: Tensor, least: int, why: str) -> Tensor:
     """`wav` in at least single precision, with `least` samples or more, all finite."""
     wav = torch.as_tensor(wav)
@@ -119,7 +122,7 @@ def _check_wave(wav: Tensor, least: int, why: str) -> Tensor:
     _check_finite(wav)
     return wav.float() if wav.dtype in (torch.float16, torch.bfloat16) else wav
 
-# %% ../nbs/1_foundations/02_stft.ipynb #543f3d93
+# %% ../nbs/1_foundations/02_stft.ipynb #0879ab86
 def _settings(
     n_fft: int, hop: int | None, window: str | Tensor, win_length: int | None, like: Tensor
 ) -> tuple[int, Tensor]:
@@ -133,7 +136,7 @@ def _settings(
         raise ValueError(f"hop is {hop}, but must be at least 1 sample")
     return hop, make_window(window, win_length, n_fft, like.dtype, like.device)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #4d1d0b06
+# %% ../nbs/1_foundations/02_stft.ipynb #22702f70
 def stft(
     wav: Tensor,  # (..., time), real
     n_fft: int = 2048,  # samples in a frame
@@ -151,7 +154,7 @@ def stft(
     Source: Allen and Rabiner 1977.
     """
     mirror = n_fft // 2 if center else 0
-    least = (mirror + 1 if pad_mode == "reflect" else 1) if center else n_fft
+    least = {"reflect": mirror + 1, "circular": mirror}.get(pad_mode, 1) if center else n_fft
     wav = _check_wave(wav, least, f"n_fft={n_fft} with center={center}, pad_mode={pad_mode!r}")
     hop, samples = _settings(n_fft, hop, window, win_length, wav)
     wav, leading = pack([wav], "* time")
@@ -164,7 +167,7 @@ def stft(
     )
     return unpack(spec.mT, leading, "* frequency frame")[0]
 
-# %% ../nbs/1_foundations/02_stft.ipynb #0af89df7
+# %% ../nbs/1_foundations/02_stft.ipynb #e0586563
 def _check_spec(spec: Tensor, n_fft: int | None) -> int:
     """The frame length of `spec`."""
     shape = tuple(spec.shape)
@@ -180,7 +183,7 @@ def _check_spec(spec: Tensor, n_fft: int | None) -> int:
         )
     return n_fft
 
-# %% ../nbs/1_foundations/02_stft.ipynb #84e650e6
+# %% ../nbs/1_foundations/02_stft.ipynb #5a6ae6a7
 def _check_gaps(window: Tensor, hop: int) -> None:
     """Refuse hops that leave samples which every window weights with (almost) nothing."""
     total = _steady_sum(window**2, hop)
@@ -190,7 +193,7 @@ def _check_gaps(window: Tensor, hop: int) -> None:
             f"sum of their squares falls to zero; use a hop of {max(1, len(window) // 4)} or less"
         )
 
-# %% ../nbs/1_foundations/02_stft.ipynb #d4d189ab
+# %% ../nbs/1_foundations/02_stft.ipynb #3fb79a42
 def _weighted(
     wav: Tensor, window: Tensor, hop: int, n_frames: int, first: int, length: int | None
 ) -> Tensor:
@@ -206,7 +209,7 @@ def _weighted(
     covered = weight > 1e-11 * weight.max()
     return torch.where(covered, wav / torch.where(covered, weight, 1.0), 0.0)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #a681a42d
+# %% ../nbs/1_foundations/02_stft.ipynb #cf9aa59f
 def istft(
     spec: Tensor,  # (..., n_fft // 2 + 1, frame), complex
     length: int | None = None,  # samples to return; default: up to the middle of the last frame
@@ -233,7 +236,7 @@ def istft(
         overlap_add(frames * samples, hop), samples, hop, spec.shape[-1], first, length
     )
 
-# %% ../nbs/1_foundations/02_stft.ipynb #a4a2125d
+# %% ../nbs/1_foundations/02_stft.ipynb #4f485757
 class STFT(nn.Module):
     """`stft` and `istft` with their settings kept."""
 
@@ -263,7 +266,7 @@ class STFT(nn.Module):
         """Wave (..., length) of `spec` (..., frequency, frame)."""
         return istft(spec, length, self.n_fft, self.hop, self.window, **self.both)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #8dc215f1
+# %% ../nbs/1_foundations/02_stft.ipynb #972c9559
 def amplitude_to_db(
     amplitude: Tensor,  # any shape; of a complex spectrum, the magnitude counts
     ref: float | str = 1.0,  # the amplitude that is 0 dB; "max": the largest one
@@ -275,7 +278,7 @@ def amplitude_to_db(
     db = db - (db.max() if ref == "max" else 20 * math.log10(ref))
     return db if range_db is None else torch.maximum(db, db.max() - range_db)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #76e7cee2
+# %% ../nbs/1_foundations/02_stft.ipynb #ef6868bf
 def db_to_amplitude(
     db: Tensor,  # dB
     ref: float = 1.0,  # the amplitude that is 0 dB
@@ -283,7 +286,7 @@ def db_to_amplitude(
     """The amplitude of a level in decibels."""
     return ref * 10 ** (db / 20)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #12ce2c9d
+# %% ../nbs/1_foundations/02_stft.ipynb #554a42c4
 def spectral_convergence(
     wav: Tensor,  # (..., time)
     mag: Tensor,  # (..., frequency, frame), the magnitudes that it should have
@@ -293,7 +296,7 @@ def spectral_convergence(
     error = stft(wav, **{"n_fft": 2 * (mag.shape[-2] - 1), **settings}).abs() - mag
     return 20 * torch.log10(torch.linalg.norm(error) / torch.linalg.norm(mag))
 
-# %% ../nbs/1_foundations/02_stft.ipynb #879f6a61
+# %% ../nbs/1_foundations/02_stft.ipynb #9ceaa67a
 def _first_phase(mag: Tensor, phase: Tensor | None, seed: int) -> Tensor:
     """`mag` with `phase`, or with a random one."""
     if mag.is_complex() or not ((mag >= 0) & torch.isfinite(mag)).all():
@@ -303,7 +306,7 @@ def _first_phase(mag: Tensor, phase: Tensor | None, seed: int) -> Tensor:
         phase = 2 * math.pi * turn
     return torch.polar(mag, phase.to(mag))
 
-# %% ../nbs/1_foundations/02_stft.ipynb #b49fc9cf
+# %% ../nbs/1_foundations/02_stft.ipynb #0e73d111
 def griffin_lim(
     mag: Tensor,  # (..., frequency, frame), magnitudes
     n_iter: int = 32,  # rounds
@@ -324,8 +327,9 @@ def griffin_lim(
     spec, before, curve = _first_phase(mag, phase, seed), None, [mag.new_empty(0)]
     for _ in range(n_iter):
         now = stft(istft(spec, length, **back), **settings)
-        error = torch.linalg.norm(now.abs() - mag) / torch.linalg.norm(mag)
-        curve.append(20 * torch.log10(error)[None])
+        if return_convergence:
+            error = torch.linalg.norm(now.abs() - mag) / torch.linalg.norm(mag)
+            curve.append(20 * torch.log10(error)[None])
         ahead = now if before is None else now + momentum * (now - before)
         spec, before = mag * torch.sgn(ahead), now
     wav = istft(spec, length, **back)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_frame_count', 'check_resynthesise', 'check_true_frequency']
 
-# %% ../../nbs/solutions/02_stft.ipynb #c9ef4cbb
+# %% ../../nbs/solutions/02_stft.ipynb #c6058c65
 import math
 
 import torch
@@ -13,7 +13,7 @@ import torch
 from .core import checker, close, expect
 from ..stft import istft, make_window, stft
 
-# %% ../../nbs/solutions/02_stft.ipynb #acb8148c
+# %% ../../nbs/solutions/02_stft.ipynb #4707970c
 @checker(
     "2.1",
     difficulty=1,
@@ -29,7 +29,7 @@ def check_frame_count(answer):
             said = f"for time={time}, n_fft={n_fft}, hop={hop}, center={center}"
             expect(got == want, f"You say {got} {said}, but stft gives {want}.")
 
-# %% ../../nbs/solutions/02_stft.ipynb #2ed24e5e
+# %% ../../nbs/solutions/02_stft.ipynb #070a68a7
 @checker(
     "2.3",
     difficulty=3,
@@ -56,7 +56,7 @@ def check_resynthesise(answer):
             "Wrong samples: is the frame windowed again, and divided by window ** 2?",
         )
 
-# %% ../../nbs/solutions/02_stft.ipynb #04585c84
+# %% ../../nbs/solutions/02_stft.ipynb #a88c21a4
 @checker(
     "2.4",
     difficulty=4,
