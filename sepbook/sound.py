@@ -7,7 +7,7 @@ __all__ = ['check_wave', 'resample', 'show_spectrogram', 'rms_db', 'match_level'
            'mix_convolutive', 'room_responses', 'load', 'save', 'listen', 'show_waveform', 'Separator', 'render_mix',
            'mixing_desk']
 
-# %% ../nbs/1_foundations/01_sound.ipynb #482d693a
+# %% ../nbs/1_foundations/01_sound.ipynb #3a238d43
 import base64
 import html
 import io
@@ -24,7 +24,7 @@ import soundfile as sf
 import soxr
 import torch
 
-# %% ../nbs/1_foundations/01_sound.ipynb #23a8bfdd
+# %% ../nbs/1_foundations/01_sound.ipynb #e93ed536
 def _as_tensor(wav, name: str) -> torch.Tensor:
     """A floating-point tensor from a tensor or an array, or a TypeError that says what to do."""
     if isinstance(wav, np.ndarray) and wav.dtype.kind == "f":
@@ -36,7 +36,7 @@ def _as_tensor(wav, name: str) -> torch.Tensor:
         )
     return wav
 
-# %% ../nbs/1_foundations/01_sound.ipynb #11656d10
+# %% ../nbs/1_foundations/01_sound.ipynb #dd6cc96e
 def _shape_fault(shape: tuple[int, ...], name: str) -> str | None:
     """What is wrong with a shape that should be (..., channel, time); None if nothing is."""
     if len(shape) < 2:
@@ -48,7 +48,7 @@ def _shape_fault(shape: tuple[int, ...], name: str) -> str | None:
         return f"has {shape[-2]} channels of {shape[-1]} samples; {advice}"
     return None
 
-# %% ../nbs/1_foundations/01_sound.ipynb #fa925639
+# %% ../nbs/1_foundations/01_sound.ipynb #1f36714f
 def _unmet(wav, name: str, channels, sample_rate, needed_rate) -> str | None:
     """What the caller needs and `wav` does not offer; None if nothing is missing."""
     if channels is not None and wav.shape[-2] != channels:
@@ -62,7 +62,7 @@ def _unmet(wav, name: str, channels, sample_rate, needed_rate) -> str | None:
         return f"holds NaN or infinity in {bad} of {wav.numel()} samples; {advice}"
     return None
 
-# %% ../nbs/1_foundations/01_sound.ipynb #369a8d0d
+# %% ../nbs/1_foundations/01_sound.ipynb #03ab75ad
 def check_wave(
     wav: torch.Tensor | np.ndarray,  # what should be audio (..., channel, time)
     name: str = "mix",  # what the error message calls it
@@ -80,7 +80,7 @@ def check_wave(
         raise ValueError(f"{name} {fault}")
     return wav
 
-# %% ../nbs/1_foundations/01_sound.ipynb #0dddb4d5
+# %% ../nbs/1_foundations/01_sound.ipynb #8186cb58
 def _check_rate(rate: int) -> int:
     """The rate as an int, or a ValueError if it is not a positive whole number."""
     if isinstance(rate, str) or not rate > 0 or rate != int(rate):
@@ -89,14 +89,14 @@ def _check_rate(rate: int) -> int:
         )
     return int(rate)
 
-# %% ../nbs/1_foundations/01_sound.ipynb #120172a7
+# %% ../nbs/1_foundations/01_sound.ipynb #8e0e02cd
 def _soxr(wav: torch.Tensor, old_rate: int, new_rate: int) -> torch.Tensor:
     """Resample (row, time) on the CPU to ceil(time * new_rate / old_rate) samples."""
     length = -(-wav.shape[1] * new_rate // old_rate)
     out = torch.from_numpy(soxr.resample(wav.T.numpy(), old_rate, new_rate, "VHQ").T[:, :length])
     return torch.nn.functional.pad(out, (0, length - out.shape[1]))
 
-# %% ../nbs/1_foundations/01_sound.ipynb #72661633
+# %% ../nbs/1_foundations/01_sound.ipynb #fa8d0de2
 def resample(
     wav: torch.Tensor,  # audio (..., channel, time)
     old_rate: int,  # its sample rate, Hz
@@ -111,7 +111,7 @@ def resample(
     flat = wav.detach().to("cpu", kind).reshape(-1, wav.shape[-1])
     return wav if old_rate == new_rate else _soxr(flat, *rates).reshape(*wav.shape[:-1], -1).to(wav)
 
-# %% ../nbs/1_foundations/01_sound.ipynb #9f6b234a
+# %% ../nbs/1_foundations/01_sound.ipynb #462b0ec8
 def _power(wav_or_spec: torch.Tensor, n_fft: int, hop: int) -> np.ndarray:
     """Power (frequency, frame), averaged over the leading axes of audio or of a spectrum."""
     spec = wav_or_spec.detach().cpu()
@@ -121,7 +121,7 @@ def _power(wav_or_spec: torch.Tensor, n_fft: int, hop: int) -> np.ndarray:
         spec = torch.stft(flat, n_fft, hop, window=window, return_complex=True, pad_mode="constant")
     return spec.abs().square().reshape(-1, *spec.shape[-2:]).mean(0).numpy()
 
-# %% ../nbs/1_foundations/01_sound.ipynb #1e6c69e9
+# %% ../nbs/1_foundations/01_sound.ipynb #1b72fed6
 def show_spectrogram(
     wav_or_spec: torch.Tensor,  # audio (..., time), or a complex spectrum (..., frequency, frame)
     sample_rate: int,  # Hz
@@ -151,14 +151,14 @@ def show_spectrogram(
     ax.figure.colorbar(mesh, ax=ax, label="dB", pad=0.02)
     return ax
 
-# %% ../nbs/1_foundations/01_sound.ipynb #b651b174
+# %% ../nbs/1_foundations/01_sound.ipynb #ee37dcab
 def rms_db(
     wav: torch.Tensor,  # audio (..., channel, time)
 ) -> torch.Tensor:  # level (...), dB relative to full scale; -inf for silence
     """Root-mean-square level over channels and time: 0 dB is a wave that stands at 1 or -1."""
     return 10 * torch.log10(wav.square().mean(dim=(-2, -1)))
 
-# %% ../nbs/1_foundations/01_sound.ipynb #4b00c21c
+# %% ../nbs/1_foundations/01_sound.ipynb #027bece4
 def match_level(
     wav: torch.Tensor,  # audio (..., channel, time)
     level_db: float = -23.0,  # wanted RMS level, dB relative to full scale
@@ -169,7 +169,7 @@ def match_level(
     gain = torch.minimum(10 ** ((level_db - level) / 20), peak / top)
     return wav * torch.where(top > 0, gain, 1.0).to(wav)[..., None, None]
 
-# %% ../nbs/1_foundations/01_sound.ipynb #25a1316c
+# %% ../nbs/1_foundations/01_sound.ipynb #03d03c10
 def _pan_gains(position: float, channels: int) -> torch.Tensor:
     """The gains of the left and the right loudspeaker."""
     if not -1 <= position <= 1 or channels not in (1, 2):
@@ -179,7 +179,7 @@ def _pan_gains(position: float, channels: int) -> torch.Tensor:
     gain = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
     return gain if channels == 1 else (gain * math.sqrt(2)).clamp(max=1)
 
-# %% ../nbs/1_foundations/01_sound.ipynb #3f6252ee
+# %% ../nbs/1_foundations/01_sound.ipynb #af19ce4d
 def pan(
     wav: torch.Tensor,  # audio (..., 1, time), or (..., 2, time) to shift the balance of
     position: float,  # -1 hard left, 0 centre, 1 hard right
@@ -190,19 +190,19 @@ def pan(
     """
     return wav * _pan_gains(position, check_wave(wav, "wav").shape[-2]).to(wav)[:, None]
 
-# %% ../nbs/1_foundations/01_sound.ipynb #3a0d8148
+# %% ../nbs/1_foundations/01_sound.ipynb #865db444
 def _one_channel(src: torch.Tensor, mixing: torch.Tensor, axes: str) -> torch.Tensor:
     """Sources (..., source, 1, time) that fit a matrix or filters, as (..., source, time)."""
     if mixing.ndim != len(axes.split(",")):
         raise ValueError(f"the mixing has shape {tuple(mixing.shape)}, but must be ({axes})")
     if src.ndim < 3 or src.shape[-3:-1] != (mixing.shape[1], 1):
         raise ValueError(
-            f"src has shape {tuple(src.shape)}, but must be (..., {mixing.shape[1]} sources, 1, time);"
+            f"src has shape {tuple(src.shape)}, but must be (..., {mixing.shape[1]}, 1, time);"
             " average stereo sources with src.mean(-2, keepdim=True)"
         )
     return src[..., 0, :]
 
-# %% ../nbs/1_foundations/01_sound.ipynb #0fd97e56
+# %% ../nbs/1_foundations/01_sound.ipynb #3688a41c
 def mix_linear(
     src: torch.Tensor,  # single-channel sources (..., source, 1, time)
     A: torch.Tensor,  # mixing matrix (channel, source)
@@ -213,7 +213,7 @@ def mix_linear(
     """
     return A.to(src) @ _one_channel(src, A, "channel, source")
 
-# %% ../nbs/1_foundations/01_sound.ipynb #628ab8a4
+# %% ../nbs/1_foundations/01_sound.ipynb #81a6a92f
 def source_images(
     src: torch.Tensor,  # single-channel sources (..., source, 1, time)
     filters: torch.Tensor,  # impulse responses (channel, source, tap)
@@ -228,7 +228,7 @@ def source_images(
     response = torch.fft.rfft(filters.to(src), n_fft).transpose(0, 1)
     return torch.fft.irfft(spec * response, n_fft)[..., :time]
 
-# %% ../nbs/1_foundations/01_sound.ipynb #4f575dfc
+# %% ../nbs/1_foundations/01_sound.ipynb #87a807c2
 def mix_convolutive(
     src: torch.Tensor,  # single-channel sources (..., source, 1, time)
     filters: torch.Tensor,  # impulse responses (channel, source, tap)
@@ -245,7 +245,7 @@ def mix_convolutive(
         )
     return mix if noise is None else mix + noise
 
-# %% ../nbs/1_foundations/01_sound.ipynb #2d7d275d
+# %% ../nbs/1_foundations/01_sound.ipynb #4c3aeb46
 def _box(room: Sequence[float], sample_rate: int, rt60: float):
     """A pyroomacoustics room whose walls absorb so much that sound decays by 60 dB in `rt60` s."""
     import pyroomacoustics as pra
@@ -260,7 +260,7 @@ def _box(room: Sequence[float], sample_rate: int, rt60: float):
         list(room), fs=sample_rate, materials=pra.Material(absorption), max_order=order
     )
 
-# %% ../nbs/1_foundations/01_sound.ipynb #dd064187
+# %% ../nbs/1_foundations/01_sound.ipynb #7b884512
 def room_responses(
     room: Sequence[float],  # length, width, height, m
     sources: Sequence[Sequence[float]],  # a place (x, y, z) for each source, m
@@ -287,7 +287,7 @@ def room_responses(
     rows = [[np.pad(h, (0, taps - len(h))) for h in row] for row in box.rir]
     return torch.from_numpy(np.array(rows, dtype=np.float32))
 
-# %% ../nbs/1_foundations/01_sound.ipynb #bbce4d15
+# %% ../nbs/1_foundations/01_sound.ipynb #b8c513c7
 def _run(command: list[str], path: Path) -> bytes:
     """What an ffmpeg tool prints; nothing if it failed."""
     try:
@@ -297,7 +297,7 @@ def _run(command: list[str], path: Path) -> bytes:
             f"{path} can't be read without ffmpeg; install it, or convert to WAV"
         ) from None
 
-# %% ../nbs/1_foundations/01_sound.ipynb #57ea8001
+# %% ../nbs/1_foundations/01_sound.ipynb #494c7c49
 def _audio_stream(path: Path, source: list[str]) -> dict:
     """What ffprobe knows about the first audio stream of a file."""
     probe = _run(["ffprobe", *source, "-show_streams", "-of", "json"], path)
@@ -308,7 +308,7 @@ def _audio_stream(path: Path, source: list[str]) -> dict:
         raise ValueError(f"{path} holds {held}; give a file with sound")
     return audio[0]
 
-# %% ../nbs/1_foundations/01_sound.ipynb #17671e8f
+# %% ../nbs/1_foundations/01_sound.ipynb #d97946c8
 def _read_with_ffmpeg(path: Path) -> tuple[np.ndarray, int]:
     """Decode the first audio stream of any file that ffmpeg knows to (time, channel) float32."""
     source = ["-v", "quiet", "-protocol_whitelist", "file,pipe", "-i", f"file:{path}"]
@@ -318,7 +318,7 @@ def _read_with_ffmpeg(path: Path) -> tuple[np.ndarray, int]:
     wave = np.frombuffer(raw[: len(raw) // frame * frame], "<f4").reshape(-1, channels)
     return wave, int(stream["sample_rate"])
 
-# %% ../nbs/1_foundations/01_sound.ipynb #e973e472
+# %% ../nbs/1_foundations/01_sound.ipynb #42cd72e9
 def _read(path: Path) -> tuple[np.ndarray, int]:
     """Read a file as (time, channel) float32, with its rate: by soundfile, or else by ffmpeg."""
     if not path.exists():
@@ -332,7 +332,7 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
     except sf.LibsndfileError:
         return _read_with_ffmpeg(path)
 
-# %% ../nbs/1_foundations/01_sound.ipynb #e5aa053f
+# %% ../nbs/1_foundations/01_sound.ipynb #8eb9c682
 def load(
     path: str | Path,  # any audio file, or a video with sound
     sample_rate: int | None = None,  # resample to this rate, Hz; None keeps the file's own
@@ -352,7 +352,7 @@ def load(
     new_rate = rate if sample_rate is None else _check_rate(sample_rate)
     return (wav, rate) if new_rate == rate else (_soxr(wav, rate, new_rate), new_rate)
 
-# %% ../nbs/1_foundations/01_sound.ipynb #c4d5a9ef
+# %% ../nbs/1_foundations/01_sound.ipynb #82123d62
 _FORMATS = {  # suffix: soundfile's format, and the subtype unless one is asked for
     ".wav": ("WAV", "PCM_24"),
     ".flac": ("FLAC", "PCM_24"),
@@ -362,7 +362,7 @@ _FORMATS = {  # suffix: soundfile's format, and the subtype unless one is asked 
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
 
-# %% ../nbs/1_foundations/01_sound.ipynb #bec4695c
+# %% ../nbs/1_foundations/01_sound.ipynb #5a99b612
 def _check_target(path: Path, wav: torch.Tensor, subtype: str | None) -> None:
     """Raise, before anything is written, if `wav` can't go to `path` unharmed."""
     if path.suffix.lower() not in _FORMATS:
@@ -378,7 +378,7 @@ def _check_target(path: Path, wav: torch.Tensor, subtype: str | None) -> None:
             f"wav peaks at {peak:.3f}, and everything above 1 would be cut off; {advice}"
         )
 
-# %% ../nbs/1_foundations/01_sound.ipynb #7f39e623
+# %% ../nbs/1_foundations/01_sound.ipynb #a5954a28
 def _refusal(error: Exception, path: Path, given: str) -> Exception:
     """What to tell the user when libsndfile does not write."""
     reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
@@ -386,7 +386,7 @@ def _refusal(error: Exception, path: Path, given: str) -> Exception:
         return OSError(f"{path} can't be written; check the folder's permissions and free space")
     return ValueError(f"{path} can't hold {given} ({reason}); try another subtype, or .wav")
 
-# %% ../nbs/1_foundations/01_sound.ipynb #eca8e0d9
+# %% ../nbs/1_foundations/01_sound.ipynb #6d560092
 def save(
     path: str | Path,  # where to; the suffix decides: .wav .flac .aiff .ogg .opus .mp3
     wav: torch.Tensor,  # audio (channel, time), between -1 and 1
@@ -412,10 +412,10 @@ def save(
         part.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/1_foundations/01_sound.ipynb #5534aec6
+# %% ../nbs/1_foundations/01_sound.ipynb #8a944200
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
-# %% ../nbs/1_foundations/01_sound.ipynb #412f9b30
+# %% ../nbs/1_foundations/01_sound.ipynb #4a5b1248
 def _encode_mp3(wav: torch.Tensor, sample_rate: int) -> bytes:
     """Compress audio (channel, time) to an MP3 of variable bit rate."""
     sample_rate = _check_rate(sample_rate)
@@ -425,7 +425,7 @@ def _encode_mp3(wav: torch.Tensor, sample_rate: int) -> bytes:
     sf.write(buffer, wave, rate, format="MP3", **how)
     return buffer.getvalue()
 
-# %% ../nbs/1_foundations/01_sound.ipynb #08a1ab1c
+# %% ../nbs/1_foundations/01_sound.ipynb #60abfffb
 def _matched(clips: list[torch.Tensor], level_db: float | None) -> list[torch.Tensor]:
     """All clips at one level, `level_db` or the highest below it that none needs to clip for.
 
@@ -438,14 +438,14 @@ def _matched(clips: list[torch.Tensor], level_db: float | None) -> list[torch.Te
     reachable = [level - 20 * math.log10(top / 0.99) for level, top in loud]
     return [match_level(c, min([level_db, *reachable])) for c in clips]
 
-# %% ../nbs/1_foundations/01_sound.ipynb #4fed9793
+# %% ../nbs/1_foundations/01_sound.ipynb #2c7c8d83
 _PLAYER = (
     '<figure style="display:inline-block;margin:4px 12px 4px 0"><figcaption>{title}</figcaption>'
     '<audio controls preload="metadata" style="width:250px;height:36px" '
     'src="data:audio/mpeg;base64,{data}"></audio></figure>'
 )
 
-# %% ../nbs/1_foundations/01_sound.ipynb #341bff5d
+# %% ../nbs/1_foundations/01_sound.ipynb #69b4f1ba
 def listen(
     wav: torch.Tensor | dict[str, torch.Tensor],  # audio (channel, time), or {title: audio}
     sample_rate: int,  # Hz
@@ -470,7 +470,7 @@ def listen(
     head = f"<strong>{html.escape(title)}</strong><br>" if title and isinstance(wav, dict) else ""
     return HTML(f"<div>{head}{''.join(row)}</div>")
 
-# %% ../nbs/1_foundations/01_sound.ipynb #e8871175
+# %% ../nbs/1_foundations/01_sound.ipynb #9cb2d5e7
 def show_waveform(
     wav: torch.Tensor,  # audio (channel, time)
     sample_rate: int,  # Hz
@@ -493,7 +493,7 @@ def show_waveform(
         ax.legend(loc="upper right", fontsize=8)
     return ax
 
-# %% ../nbs/1_foundations/01_sound.ipynb #f274b658
+# %% ../nbs/1_foundations/01_sound.ipynb #98fd4664
 @runtime_checkable
 class Separator(Protocol):
     """A system: called with a mixture, it returns the sources."""
@@ -509,7 +509,7 @@ class Separator(Protocol):
         """Separate a batch of mixtures."""
         ...
 
-# %% ../nbs/1_foundations/01_sound.ipynb #cb973853
+# %% ../nbs/1_foundations/01_sound.ipynb #f8a07213
 def render_mix(
     src: torch.Tensor,  # stems (source, channel, time) of one or two channels
     gains_db: Sequence[float],  # gain of each stem, dB
@@ -529,17 +529,17 @@ def render_mix(
     gains = [10 ** (g / 20) * bool(on) for g, on in zip(gains_db, heard, strict=True)]
     return sum(pan(stem, p) * g for stem, p, g in zip(src, pans, gains, strict=True))
 
-# %% ../nbs/1_foundations/01_sound.ipynb #27dc388b
+# %% ../nbs/1_foundations/01_sound.ipynb #48640f7b
 def _desk_row(name: str) -> list:
     """The controls of one stem: gain in dB, place, mute, solo."""
     import ipywidgets as w
 
     wide, narrow = w.Layout(width="300px"), w.Layout(width="70px")
-    gain = w.FloatSlider(0, min=-30, max=12, step=1, description=name, layout=wide)
+    gain = w.IntSlider(0, min=-30, max=12, description=f"{name} dB", layout=wide)
     place = w.FloatSlider(0, min=-1, max=1, step=0.1, description="pan", layout=wide)
     return [gain, place, *(w.ToggleButton(description=d, layout=narrow) for d in ("mute", "solo"))]
 
-# %% ../nbs/1_foundations/01_sound.ipynb #8c3aeb7b
+# %% ../nbs/1_foundations/01_sound.ipynb #f82b77dc
 def mixing_desk(
     src: torch.Tensor,  # stems (source, channel, time) of one or two channels
     sample_rate: int,  # Hz
