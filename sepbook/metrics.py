@@ -7,7 +7,7 @@ __all__ = ['SILENCE', 'CEILING_DB', 'QUIETEST_SCALE', 'METRICS', 'project', 'dec
            'si_sdr', 'si_sdr_improvement', 'bss_eval', 'bss_eval_v4', 'best_permutation', 'score', 'evaluate',
            'summarize']
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #a7ea23ab
+# %% ../nbs/1_foundations/04_metrics.ipynb #3e095c9d
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -16,23 +16,23 @@ import numpy as np
 import torch
 from einops import rearrange
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #6a073cfd
+# %% ../nbs/1_foundations/04_metrics.ipynb #b0440137
 def _solve(gram: torch.Tensor, rhs: torch.Tensor) -> torch.Tensor:
     """Solve gram @ x = rhs by Cholesky, loading the diagonal by as little as makes it succeed."""
     from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-    mean = gram.diagonal().mean()
+    matrix, right = gram.cpu().numpy().copy(), rhs.cpu().numpy()
     for loading in (0, 1e-15, 1e-14, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8):
-        loaded = gram.clone()
-        loaded.diagonal().add_(loading * mean)
+        np.einsum("ii->i", matrix)[:] += loading * gram.diagonal().mean().item()
         try:
-            factor = cho_factor(loaded.cpu().numpy().T, overwrite_a=True, check_finite=False)
+            return torch.from_numpy(cho_solve(cho_factor(matrix.T, check_finite=False), right)).to(
+                rhs
+            )
         except LinAlgError:
             continue
-        return torch.from_numpy(cho_solve(factor, rhs.cpu().numpy())).to(rhs)
     raise ValueError("the sources span nothing that can be projected on; are they all silent?")
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #2432447c
+# %% ../nbs/1_foundations/04_metrics.ipynb #c1d4c922
 def project(
     wav: torch.Tensor,  # signals (..., time)
     onto: torch.Tensor,  # vectors (n, time)
@@ -42,7 +42,7 @@ def project(
     weights = _solve(onto @ onto.mT, onto @ rows.mT)
     return (weights.mT @ onto).reshape(wav.shape)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #33dacc0a
+# %% ../nbs/1_foundations/04_metrics.ipynb #1e20059b
 def decompose(
     est: torch.Tensor,  # estimate of one source (time,)
     src: torch.Tensor,  # all true sources (source, time), the wanted one first
@@ -56,7 +56,7 @@ def decompose(
     known = everyone if noise is None else project(est, torch.cat([src, noise]))
     return target, everyone - target, known - everyone, est - known
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #e05859e8
+# %% ../nbs/1_foundations/04_metrics.ipynb #3cea3b48
 def si_bss_eval(
     est: torch.Tensor,  # estimates (source, time); est[j] belongs to src[j]
     src: torch.Tensor,  # true sources (source, time)
@@ -66,7 +66,7 @@ def si_bss_eval(
     Source: Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019, eqs. 4-7.
     """
     est, src = _check_sources(est, src, "source, time")
-    scores = torch.full((3, len(est)), torch.nan, dtype=torch.float64, device=est.device)
+    scores = est.new_full((3, len(est)), torch.nan)
     heard = src[_energy(src) > 0]
     for j in torch.where((_energy(src[: len(est)]) > 0) & (_energy(est) > 0))[0]:
         target, everyone = project(est[j], src[j : j + 1]), project(est[j], heard)
@@ -74,7 +74,7 @@ def si_bss_eval(
         scores[:, j] = _db(_energy(target), _energy(errors))
     return tuple(scores)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #78b93fde
+# %% ../nbs/1_foundations/04_metrics.ipynb #97cb3e00
 def _correlate(a: torch.Tensor, b: torch.Tensor, taps: int) -> torch.Tensor:
     """Correlations (i, j, lag) of a (i, time) and b (j, time) at lags -(taps-1) ... taps-1."""
     reach, n_fft = taps - 1, 8 * max(128, taps)
@@ -88,28 +88,32 @@ def _correlate(a: torch.Tensor, b: torch.Tensor, taps: int) -> torch.Tensor:
         total.addcmul_(torch.fft.rfft(one, n_fft).conj()[:, None], torch.fft.rfft(around))
     return torch.fft.irfft(total, n_fft)[..., : 2 * reach + 1]
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #da29a439
+# %% ../nbs/1_foundations/04_metrics.ipynb #2635f53c
+def _normal_equations(est: torch.Tensor, src: torch.Tensor, taps: int) -> tuple:
+    """Gram matrix (in tap, in tap) and right-hand sides (in tap, out) of est, src (wave, time)."""
+    lags = _correlate(src, torch.cat([src, est]), taps)
+    gram = lags[:, : len(src)].unfold(-1, taps, 1).flip(-1)
+    rhs = lags[:, len(src) :, taps - 1 :]
+    return rearrange(gram, "i j k l -> (i k) (j l)"), rearrange(rhs, "i o k -> (i k) o")
+
+# %% ../nbs/1_foundations/04_metrics.ipynb #20119742
 def _distortion_filters(est: torch.Tensor, src: torch.Tensor, taps: int) -> tuple:
     """Least-squares filters from est and src (source, channel, time).
 
     `own` (estimate, in, out, tap) from a source's own channels, `every` (in, out, tap) from all.
     """
-    n, s, y = src.shape[1], src.flatten(0, 1), est.flatten(0, 1)
-    lags = _correlate(s, torch.cat([s, y]), taps)
-    gram = lags[:, : len(s)].unfold(-1, taps, 1).flip(-1)
-    gram = rearrange(gram, "i j k l -> (i k) (j l)")
-    rhs = rearrange(lags[:, len(s) :, taps - 1 :], "i o k -> (i k) o")
+    n = src.shape[1]
+    gram, rhs = _normal_equations(est.flatten(0, 1), src.flatten(0, 1), taps)
     every = _solve(gram, rhs)
     own = every[None]
     if len(src) > 1:
         at = [slice(j * n * taps, (j + 1) * n * taps) for j in range(len(est))]
         own = [_solve(gram[k, k], rhs[k, j * n : (j + 1) * n]) for j, k in enumerate(at)]
         own = torch.stack(own)
-    return rearrange(own, "j (i k) o -> j i o k", k=taps), rearrange(
-        every, "(i k) o -> i o k", k=taps
-    )
+    own = rearrange(own, "j (i k) o -> j i o k", k=taps)
+    return own, rearrange(every, "(i k) o -> i o k", k=taps)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #b5e991bb
+# %% ../nbs/1_foundations/04_metrics.ipynb #14687334
 def _projections(est, src, taps: int, window: int, hop: int) -> Iterator[tuple]:
     """Per frame: spectra (source, channel, bin) of source, own and joint projection, estimate."""
     from scipy.fft import next_fast_len
@@ -126,27 +130,27 @@ def _projections(est, src, taps: int, window: int, hop: int) -> Iterator[tuple]:
             q.addcmul_(one, every[i])
         yield s[: len(est)], p, q.view_as(y), y, n_fft
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #87d306ac
+# %% ../nbs/1_foundations/04_metrics.ipynb #244ddc7b
 def _spectral_energy(spec: torch.Tensor, n_fft: int) -> torch.Tensor:
     """Energy (source,) of real signals given half their spectra (source, channel, bin)."""
     norm = lambda x: torch.linalg.vector_norm(torch.view_as_real(x), dim=(1, 2, 3)).square()
     ends = [0] if n_fft % 2 else [0, -1]
     return (2 * norm(spec) - norm(spec[..., ends])) / n_fft
 
-
+# %% ../nbs/1_foundations/04_metrics.ipynb #9d1ef872
 def _energy(wav: torch.Tensor) -> torch.Tensor:
     return wav.square().sum(-1)
 
-
+# %% ../nbs/1_foundations/04_metrics.ipynb #76cf2145
 def _db(wanted: torch.Tensor, unwanted: torch.Tensor) -> torch.Tensor:
     return 10 * torch.log10(wanted / unwanted)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #56df29d4
+# %% ../nbs/1_foundations/04_metrics.ipynb #51263d6a
 SILENCE = 1e-9  # mean power below which a signal counts as silent: -90 dB, full scale being 1
 CEILING_DB = 120.0  # no ratio is reported above this
 QUIETEST_SCALE = 1e-4  # SI-SDR never scales its target by less: -80 dB
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #26fab180
+# %% ../nbs/1_foundations/04_metrics.ipynb #17c07a89
 def _ratio_db(wanted: torch.Tensor, unwanted: torch.Tensor, src: torch.Tensor) -> torch.Tensor:
     """`wanted / unwanted` in dB under the chapter's rule for silence; always finite."""
     floor = SILENCE * src.shape[-1]
@@ -156,7 +160,7 @@ def _ratio_db(wanted: torch.Tensor, unwanted: torch.Tensor, src: torch.Tensor) -
     unwanted = torch.where(silent, unwanted + floor, torch.maximum(unwanted, least))
     return 10 * (wanted.log10() - unwanted.log10())
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #2566e526
+# %% ../nbs/1_foundations/04_metrics.ipynb #6c445771
 def _each(measure: Callable, est: torch.Tensor, src: torch.Tensor) -> torch.Tensor:
     """`measure(est, src)` on every pair of one-dimensional arrays; NaN where either is silent."""
     scores = torch.full(src.shape[:-1], torch.nan, dtype=src.dtype)
@@ -166,7 +170,16 @@ def _each(measure: Callable, est: torch.Tensor, src: torch.Tensor) -> torch.Tens
             scores[at] = measure(e.numpy(), s.numpy())
     return scores
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #9f62fbdb
+# %% ../nbs/1_foundations/04_metrics.ipynb #5192ccdd
+def _one_pesq(est: np.ndarray, src: np.ndarray, sample_rate: int) -> float:
+    import pesq as itu
+
+    try:
+        return itu.pesq(sample_rate, src, est, "nb" if sample_rate == 8000 else "wb")
+    except itu.NoUtterancesError:
+        return math.nan
+
+# %% ../nbs/1_foundations/04_metrics.ipynb #8e65987d
 def pesq(
     est: torch.Tensor,  # estimated speech (..., time)
     src: torch.Tensor,  # clean speech, same shape
@@ -177,8 +190,6 @@ def pesq(
     Raises: ValueError for another sample rate, or less than a quarter of a second.
     Source: ITU-T P.862 (2001), P.862.1, P.862.2; computed by the package `pesq`.
     """
-    import pesq as itu
-
     est, src = _check_pair(est, src)
     if sample_rate not in (8000, 16000):
         raise ValueError(
@@ -187,15 +198,9 @@ def pesq(
     if src.shape[-1] < sample_rate / 4:
         raise ValueError(f"PESQ needs 0.25 s of sound, but {src.shape[-1]} samples were given")
 
-    def one(e, s):
-        try:
-            return itu.pesq(sample_rate, s, e, "nb" if sample_rate == 8000 else "wb")
-        except itu.NoUtterancesError:
-            return math.nan
+    return _each(lambda e, s: _one_pesq(e, s, sample_rate), est, src)
 
-    return _each(one, est, src)
-
-# %% ../nbs/1_foundations/04_metrics.ipynb #9a6a1207
+# %% ../nbs/1_foundations/04_metrics.ipynb #25f44949
 def stoi(
     est: torch.Tensor,  # estimated speech (..., time)
     src: torch.Tensor,  # clean speech, same shape
@@ -211,8 +216,10 @@ def stoi(
     est, src = _check_pair(est, src)
     return _each(lambda e, s: taal(s, e, sample_rate, extended=extended), est, src)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #1c4be1d5
+# %% ../nbs/1_foundations/04_metrics.ipynb #29c9cbfb
 def _check_axes(src: torch.Tensor) -> None:
+    if src.is_complex():
+        raise ValueError("a spectrum was given, but metrics compare waveforms; apply istft first")
     if src.ndim == 0 or src.numel() == 0:
         raise ValueError(f"src is empty, shape {tuple(src.shape)}; give it at least one sample")
     if src.ndim > 1 and src.shape[-1] <= 8 and src.shape[-2] > 256:
@@ -220,27 +227,25 @@ def _check_axes(src: torch.Tensor) -> None:
             f"src has shape {tuple(src.shape)}, but time is the last axis; transpose it"
         )
 
-
+# %% ../nbs/1_foundations/04_metrics.ipynb #5d5e9c7a
 def _check_finite(wav: torch.Tensor, name: str) -> None:
     if not torch.isfinite(wav).all():
         raise ValueError(f"{name} holds NaN or infinity; repair or drop it before measuring")
 
-
+# %% ../nbs/1_foundations/04_metrics.ipynb #4deaf682
 def _unlike(est: torch.Tensor, src: torch.Tensor) -> ValueError:
     return ValueError(
         f"est has shape {tuple(est.shape)}, but src has {tuple(src.shape)}; "
         "give both the same sources, channels and samples"
     )
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #159a562d
+# %% ../nbs/1_foundations/04_metrics.ipynb #671ffdc6
 def _check_pair(est, src) -> tuple[torch.Tensor, torch.Tensor]:
     """`est` and `src` as floating-point tensors of one shape, type and device, or an error."""
     est, src = torch.as_tensor(est), torch.as_tensor(src)
     if est.shape != src.shape:
         raise _unlike(est, src)
-    _check_axes(src)
-    if est.is_complex() or src.is_complex():
-        raise ValueError("a spectrum was given, but metrics compare waveforms; apply istft first")
+    _check_axes(est), _check_axes(src)
     dtype = torch.promote_types(est.dtype, src.dtype)
     dtype = dtype if dtype.is_floating_point else torch.float64
     est, src = est.to(dtype), src.to(device=est.device, dtype=dtype)
@@ -248,7 +253,7 @@ def _check_pair(est, src) -> tuple[torch.Tensor, torch.Tensor]:
         _check_finite(est, "est"), _check_finite(src, "src")
     return est, src
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #82e61974
+# %% ../nbs/1_foundations/04_metrics.ipynb #be10ec4a
 def snr(
     est: torch.Tensor,  # estimates (..., time)
     src: torch.Tensor,  # true sources, same shape
@@ -263,7 +268,7 @@ def snr(
     est, src = _check_pair(est, src)
     return _ratio_db(_energy(src), _energy(est - src), src)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #c68b6c45
+# %% ../nbs/1_foundations/04_metrics.ipynb #a663b72c
 def si_sdr(
     est: torch.Tensor,  # estimates (..., time)
     src: torch.Tensor,  # true sources, same shape
@@ -285,7 +290,7 @@ def si_sdr(
     target = scale[..., None] * src
     return _ratio_db(_energy(target), _energy(est - target), src)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #f3bb93b6
+# %% ../nbs/1_foundations/04_metrics.ipynb #3bc9b9e1
 def _match_mix(mix: torch.Tensor, src: torch.Tensor) -> torch.Tensor:
     """`mix` repeated for every source of `src`, whose source axis it may lack."""
     mix = torch.as_tensor(mix)
@@ -297,7 +302,7 @@ def _match_mix(mix: torch.Tensor, src: torch.Tensor) -> torch.Tensor:
         shapes = f"mix has shape {tuple(mix.shape)} and src {tuple(src.shape)}"
         raise ValueError(f"{shapes}; mix must be src without its source axis") from None
 
-
+# %% ../nbs/1_foundations/04_metrics.ipynb #6176b432
 def si_sdr_improvement(
     est: torch.Tensor,  # estimates (..., source, channel, time), or (source, time)
     src: torch.Tensor,  # true sources, same shape
@@ -307,7 +312,7 @@ def si_sdr_improvement(
     src = torch.as_tensor(src)
     return si_sdr(est, src) - si_sdr(_match_mix(mix, src), src)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #5ecf4f6d
+# %% ../nbs/1_foundations/04_metrics.ipynb #e6680429
 def _check_sources(est, src, axes: str) -> tuple[torch.Tensor, torch.Tensor]:
     """`est` and `src` with the given axes in float64; `src` may hold more sources than `est`."""
     est, src = torch.as_tensor(est), torch.as_tensor(src)
@@ -322,12 +327,12 @@ def _check_sources(est, src, axes: str) -> tuple[torch.Tensor, torch.Tensor]:
     _check_finite(est, "est"), _check_finite(src, "src")
     return est.detach().double(), src.detach().to(est.device).double()
 
-
+# %% ../nbs/1_foundations/04_metrics.ipynb #b19f89ec
 def _check_length(name: str, given: int, length: int, cure: str) -> None:
     if not 1 <= given <= length:
         raise ValueError(f"{name} is {given} samples, but the signals have {length}; {cure}")
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #098b8c87
+# %% ../nbs/1_foundations/04_metrics.ipynb #3f6300bc
 def bss_eval(
     est: torch.Tensor,  # estimates (source, time); est[j] belongs to src[j]
     src: torch.Tensor,  # true sources (source, time)
@@ -341,7 +346,7 @@ def bss_eval(
     dtype = torch.promote_types(torch.as_tensor(est).dtype, torch.float32)
     est, src = _check_sources(est, src, "source, time")
     _check_length("filter_length", filter_length, src.shape[-1], "pass a shorter filter")
-    scores = torch.full((3, len(est)), torch.nan, dtype=torch.float64, device=est.device)
+    scores = est.new_full((3, len(est)), torch.nan)
     sounding = _energy(src) > 0
     valid = sounding[: len(est)] & (_energy(est) > 0)
     if valid.any():
@@ -351,7 +356,7 @@ def bss_eval(
         scores[:, valid] = _scores_v3(est[valid], everyone, filter_length)
     return tuple(scores.to(dtype))
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #856b45a0
+# %% ../nbs/1_foundations/04_metrics.ipynb #b3071558
 def _scores_v3(est: torch.Tensor, src: torch.Tensor, taps: int) -> torch.Tensor:
     """SDR, SIR, SAR (3, source) of signals (source, time) of which none is silent."""
     length = src.shape[-1]
@@ -360,7 +365,7 @@ def _scores_v3(est: torch.Tensor, src: torch.Tensor, taps: int) -> torch.Tensor:
     wrong = [_spectral_energy(x, n_fft) for x in (y - p, q - p, y - q)]
     return torch.stack([_db(target, wrong[0]), _db(target, wrong[1]), _db(everyone, wrong[2])])
 
-
+# %% ../nbs/1_foundations/04_metrics.ipynb #e38445dd
 def _scores_v4(est, src, taps: int, window: int, hop: int) -> torch.Tensor:
     """SDR, ISR, SIR, SAR (4, source, frame) of signals of which none is silent throughout."""
     scores = []
@@ -371,7 +376,7 @@ def _scores_v4(est, src, taps: int, window: int, hop: int) -> torch.Tensor:
         scores.append(torch.stack([_db(a, b) for a, b in pairs]))
     return torch.stack(scores, -1)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #5ad5c0f1
+# %% ../nbs/1_foundations/04_metrics.ipynb #49ee811e
 def bss_eval_v4(
     est: torch.Tensor,  # estimates (source, channel, time); est[j] belongs to src[j]
     src: torch.Tensor,  # true sources (source, channel, time)
@@ -394,19 +399,18 @@ def bss_eval_v4(
     _check_length("filter_length", filter_length, length, "pass a shorter filter")
     return tuple(_framewise(est, src, filter_length, window, hop).to(dtype))
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #2f7c1c8d
+# %% ../nbs/1_foundations/04_metrics.ipynb #ed66ed88
 def _framewise(est, src, taps: int, window: int, hop: int) -> torch.Tensor:
     """The scores (4, source, frame), NaN in frames in which a source or an estimate is silent."""
     sounds = [(x != 0).any(1).unfold(-1, window, hop).any(-1).all(0) for x in (est, src)]
     valid = sounds[0] & sounds[1]
     if not valid.any():
-        shape = (4, len(est), len(valid))
-        return torch.full(shape, torch.nan, dtype=torch.float64, device=est.device)
+        return est.new_full((4, len(est), len(valid)), torch.nan)
     scores = _scores_v4(est, src, taps, window, hop)
     scores[..., ~valid] = torch.nan
     return scores
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #3487bda4
+# %% ../nbs/1_foundations/04_metrics.ipynb #0a944304
 def best_permutation(
     est: torch.Tensor,  # estimates (source, ..., time), in any order
     src: torch.Tensor,  # true sources, same shape
@@ -418,26 +422,26 @@ def best_permutation(
     pairs = torch.stack([si_sdr(est, one.expand_as(est)) for one in src])
     return linear_sum_assignment(pairs.cpu().numpy(), maximize=True)[1].tolist()
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #b3ecefde
+# %% ../nbs/1_foundations/04_metrics.ipynb #69b0d8af
 def _joint(wav: torch.Tensor) -> torch.Tensor:
     return rearrange(wav, "source channel time -> source (channel time)")
 
-
+# %% ../nbs/1_foundations/04_metrics.ipynb #b444de6e
 def _mono_bss(est, src) -> torch.Tensor:
     """SDR, SIR, SAR (3, source) of each channel by itself, averaged over the channels."""
     each = [torch.stack(bss_eval(est[:, c], src[:, c])) for c in range(src.shape[1])]
     return torch.stack(each).mean(0)
 
-
+# %% ../nbs/1_foundations/04_metrics.ipynb #faf84c99
 def _medians(est, src, sample_rate: int) -> torch.Tensor:
     """SDR, ISR, SIR, SAR (4, source): medians over the finite frames of 1 s, as museval gives."""
     scores = torch.stack(bss_eval_v4(est, src, min(sample_rate, src.shape[-1])))
-    return torch.where(scores.isinf(), torch.nan, scores).nanmedian(-1).values
+    return torch.where(scores.isinf(), torch.nan, scores).nanquantile(0.5, dim=-1)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #6abe4207
+# %% ../nbs/1_foundations/04_metrics.ipynb #87eb598f
 METRICS = ("snr", "si_sdr", "si_sdri", "sdr", "sdri", "v4", "pesq", "stoi")
 
-
+# %% ../nbs/1_foundations/04_metrics.ipynb #1e33cbd8
 def _columns(name: str, est, src, mix, sample_rate: int | None) -> dict[str, torch.Tensor]:
     """The columns of metric `name`: a value for each estimate (source, channel, time)."""
     own, mix = src[: len(est)], mix.expand_as(src)[: len(est)]
@@ -458,7 +462,7 @@ def _columns(name: str, est, src, mix, sample_rate: int | None) -> dict[str, tor
         return dict(zip(columns, _medians(est, src, sample_rate)))
     return {name: {"pesq": pesq, "stoi": stoi}[name](est, own, sample_rate).mean(-1)}
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #d7e0c1cd
+# %% ../nbs/1_foundations/04_metrics.ipynb #2c39c03b
 def score(
     est: torch.Tensor,  # estimates (source, channel, time); est[j] belongs to src[j]
     src: torch.Tensor,  # true sources (source, channel, time), possibly more of them
@@ -481,19 +485,19 @@ def score(
             table[column] = values.double().masked_fill(silent, torch.nan).cpu().numpy()
     return pd.DataFrame(table)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #528fc345
+# %% ../nbs/1_foundations/04_metrics.ipynb #b4693b1a
 def _check_metrics(metrics: Sequence[str] | str) -> tuple[str, ...]:
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     if unknown := [name for name in metrics if name not in METRICS]:
         raise ValueError(f"no metric is called {unknown[0]!r}; choose from {', '.join(METRICS)}")
     return metrics
 
-
+# %% ../nbs/1_foundations/04_metrics.ipynb #48858e6e
 def _said(what: str, *speakers):
     """The first of the speakers' attributes `what` that is not None."""
     return next((v for v in (getattr(x, what, None) for x in speakers) if v is not None), None)
 
-
+# %% ../nbs/1_foundations/04_metrics.ipynb #fd229705
 def _check_item(separator, mix: torch.Tensor, src: torch.Tensor, rate: int | None) -> None:
     """Refuse an item that is malformed or that the separator was not built for."""
     if mix.ndim != 2 or src.ndim != 3 or src.shape[1:] != mix.shape or len(mix) > mix.shape[-1]:
@@ -507,7 +511,7 @@ def _check_item(separator, mix: torch.Tensor, src: torch.Tensor, rate: int | Non
     if channels not in (None, len(mix)):
         raise ValueError(f"the separator takes {channels} channels, but mix has {len(mix)}")
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #0302760f
+# %% ../nbs/1_foundations/04_metrics.ipynb #1061d43d
 def _match_names(wanted: Sequence[str] | None, known: Sequence[str] | None, n_src: int) -> tuple:
     """Names of the estimates, and the order of the sources that puts theirs first."""
     known = tuple(known or wanted or (f"s{j + 1}" for j in range(n_src)))
@@ -520,11 +524,11 @@ def _match_names(wanted: Sequence[str] | None, known: Sequence[str] | None, n_sr
     first = [known.index(name) for name in wanted]
     return wanted, first + [j for j in range(n_src) if j not in first]
 
-
+# %% ../nbs/1_foundations/04_metrics.ipynb #5ae027d1
 def _unordered(names: Sequence[str]) -> bool:
     return all(re.fullmatch(r"s\d+", name) for name in names)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #f2db23db
+# %% ../nbs/1_foundations/04_metrics.ipynb #379b8e3f
 def _measure(separator, dataset, i: int, metrics, rate: int | None, device):
     """The rows of item `i`."""
     item = dataset[i]
@@ -542,7 +546,7 @@ def _measure(separator, dataset, i: int, metrics, rate: int | None, device):
     est = est[best_permutation(est, src)] if _unordered(names) else est
     return score(est, src, mix, metrics, rate or _said("sample_rate", separator), names, i)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #f6fc8973
+# %% ../nbs/1_foundations/04_metrics.ipynb #206d6b3e
 def evaluate(
     separator: Callable,  # mix (batch, channel, time) -> est (batch, source, channel, time)
     dataset: Sequence,  # items (mix (channel, time), src (source, channel, time)), or one Mixture
@@ -570,7 +574,7 @@ def evaluate(
         rows = [_measure(separator, dataset, i, metrics, sample_rate, device) for i in items]
     return pd.concat(rows, ignore_index=True)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #93fe0818
+# %% ../nbs/1_foundations/04_metrics.ipynb #e7836274
 def summarize(
     scores,  # the DataFrame of `evaluate`
     confidence: float = 0.95,  # of the interval, Student's t over items

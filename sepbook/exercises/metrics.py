@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['check_improvement', 'check_decomposition', 'check_toeplitz', 'check_silence_rule', 'check_gain_blind']
 
-# %% ../../nbs/solutions/04_metrics.ipynb #9288400b
+# %% ../../nbs/solutions/04_metrics.ipynb #1a5db1ba
 import torch
 
 from .core import checker, close, expect
 from ..metrics import bss_eval, si_sdr, si_sdr_improvement
 
-# %% ../../nbs/solutions/04_metrics.ipynb #5b3d669e
+# %% ../../nbs/solutions/04_metrics.ipynb #4a6d8bfe
 def _noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
-# %% ../../nbs/solutions/04_metrics.ipynb #58199467
+# %% ../../nbs/solutions/04_metrics.ipynb #e8c70819
 @checker(
     "4.2",
     difficulty=2,
@@ -33,7 +33,7 @@ def check_improvement(answer):
     )
     expect(close(answer(est, src, est), torch.tensor(0.0)), "the mixture itself must gain 0 dB")
 
-# %% ../../nbs/solutions/04_metrics.ipynb #09b54b5e
+# %% ../../nbs/solutions/04_metrics.ipynb #2b601b82
 @checker(
     "4.3", difficulty=3, minutes=20, hint="least squares on one source, then on both; subtract"
 )
@@ -53,7 +53,7 @@ def check_decomposition(answer):
         close(target, (est @ src[0]) / (src[0] @ src[0]) * src[0], 1e-8), "target is not P_sj est"
     )
 
-# %% ../../nbs/solutions/04_metrics.ipynb #7b4b257a
+# %% ../../nbs/solutions/04_metrics.ipynb #c88a5074
 @checker(
     "4.4",
     difficulty=3,
@@ -77,7 +77,7 @@ def check_toeplitz(answer):
         "off the diagonal: is the signal padded, so that nothing wraps round?",
     )
 
-# %% ../../nbs/solutions/04_metrics.ipynb #7219e4c8
+# %% ../../nbs/solutions/04_metrics.ipynb #21342506
 @checker(
     "4.5",
     difficulty=3,
@@ -104,7 +104,7 @@ def check_silence_rule(answer):
         float(answer(good, sound)) < float(answer(bad, sound)), "a better estimate must cost less"
     )
 
-# %% ../../nbs/solutions/04_metrics.ipynb #3a850f2d
+# %% ../../nbs/solutions/04_metrics.ipynb #188b84b0
 @checker(
     "4.6", difficulty=4, minutes=30, hint="stay within what a causal filter of 512 taps can do"
 )
