@@ -6,7 +6,7 @@
 __all__ = ['MASKS', 'box_mask', 'cut_box', 'ideal_binary_mask', 'ideal_ratio_mask', 'wiener_mask', 'complex_ratio_mask',
            'phase_sensitive_mask', 'ideal_amplitude_mask', 'apply_mask', 'oracle', 'mask_editor']
 
-# %% ../nbs/1_foundations/03_masks.ipynb #53cedb87
+# %% ../nbs/1_foundations/03_masks.ipynb #5fe37fae
 from collections.abc import Callable
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from .sound import listen, show_spectrogram
 from .stft import istft, stft
 
-# %% ../nbs/1_foundations/03_masks.ipynb #31395388
+# %% ../nbs/1_foundations/03_masks.ipynb #f9bb39f5
 def box_mask(
     n_frames: int,  # frames of the spectrogram
     seconds: tuple[float, float],  # first and last moment inside the box, s
@@ -38,7 +38,7 @@ def box_mask(
     inside = inside & (time >= seconds[0]) & (time <= seconds[1])
     return (inside if keep else ~inside).float()
 
-# %% ../nbs/1_foundations/03_masks.ipynb #1f9fe109
+# %% ../nbs/1_foundations/03_masks.ipynb #4bc17230
 def cut_box(
     wav: Tensor,  # (..., time)
     seconds: tuple[float, float],  # first and last moment inside the box, s
@@ -53,7 +53,7 @@ def cut_box(
     mask = box_mask(spec.shape[-1], seconds, hertz, sample_rate, n_fft, hop, keep)
     return istft(spec * mask.to(spec.real), wav.shape[-1], n_fft, hop)
 
-# %% ../nbs/1_foundations/03_masks.ipynb #991fc393
+# %% ../nbs/1_foundations/03_masks.ipynb #8aac37ed
 def ideal_binary_mask(
     src: Tensor,  # (..., source, channel, frequency, frame), spectra or magnitudes
 ) -> Tensor:  # as src, real: 0 or 1, sums to one over the sources
@@ -67,7 +67,7 @@ def ideal_binary_mask(
     mag = src.detach().abs()
     return torch.zeros_like(mag).scatter(-4, mag.argmax(-4, keepdim=True), 1.0)
 
-# %% ../nbs/1_foundations/03_masks.ipynb #dcf44648
+# %% ../nbs/1_foundations/03_masks.ipynb #25681cec
 def _check_spectra(src: Tensor, mix: Tensor | None = None) -> None:
     """Raise a one-line ValueError unless `src` can be turned into masks (for `mix`, if given)."""
     if src.ndim < 4 or 0 in src.shape:
@@ -84,12 +84,12 @@ def _check_spectra(src: Tensor, mix: Tensor | None = None) -> None:
         if spec is not None and not torch.isfinite(spec.detach()).all():
             raise ValueError(f"{name} holds NaN or infinity; look at the audio it was made from")
 
-# %% ../nbs/1_foundations/03_masks.ipynb #6a226a36
+# %% ../nbs/1_foundations/03_masks.ipynb #a16ef1e1
 def _hush(spec: Tensor) -> Tensor:
     """`spec` with zeros in the bins that count as silent: below about -380 dB for float32."""
     return spec.masked_fill(spec.detach().abs() < torch.finfo(spec.dtype).tiny ** 0.5, 0)
 
-# %% ../nbs/1_foundations/03_masks.ipynb #770bbc0f
+# %% ../nbs/1_foundations/03_masks.ipynb #722917e6
 def ideal_ratio_mask(
     src: Tensor,  # (..., source, channel, frequency, frame), spectra or magnitudes
     power: float = 1.0,  # 1: shares of amplitude; 2: shares of power
@@ -109,7 +109,7 @@ def ideal_ratio_mask(
     share = share.masked_fill(silent, 1.0)
     return share / share.sum(-4, keepdim=True)
 
-# %% ../nbs/1_foundations/03_masks.ipynb #511aa6c1
+# %% ../nbs/1_foundations/03_masks.ipynb #e4a9dc42
 def wiener_mask(
     src: Tensor,  # (..., source, channel, frequency, frame), spectra or magnitudes
 ) -> Tensor:  # as src, real: in [0, 1], sums to one over the sources
@@ -120,7 +120,7 @@ def wiener_mask(
     """
     return ideal_ratio_mask(src, power=2.0)
 
-# %% ../nbs/1_foundations/03_masks.ipynb #bcbb9cb7
+# %% ../nbs/1_foundations/03_masks.ipynb #362eda94
 def complex_ratio_mask(
     src: Tensor,  # (..., source, channel, frequency, frame), complex
     mix: Tensor | None = None,  # (..., channel, frequency, frame); default: the sum of src
@@ -140,7 +140,7 @@ def complex_ratio_mask(
     direction = mix / length
     return (src * direction.conj() / length).masked_fill(silent, 1 / src.shape[-4])
 
-# %% ../nbs/1_foundations/03_masks.ipynb #76465103
+# %% ../nbs/1_foundations/03_masks.ipynb #ff6cb328
 def phase_sensitive_mask(
     src: Tensor,  # (..., source, channel, frequency, frame), complex
     mix: Tensor | None = None,  # (..., channel, frequency, frame); default: the sum of src
@@ -156,7 +156,7 @@ def phase_sensitive_mask(
     mask = complex_ratio_mask(src, mix).real
     return mask if low is None and high is None else mask.clamp(low, high)
 
-# %% ../nbs/1_foundations/03_masks.ipynb #704bff96
+# %% ../nbs/1_foundations/03_masks.ipynb #7a632cbc
 def ideal_amplitude_mask(
     src: Tensor,  # (..., source, channel, frequency, frame), complex
     mix: Tensor | None = None,  # (..., channel, frequency, frame); default: the sum of src
@@ -168,7 +168,7 @@ def ideal_amplitude_mask(
     """
     return complex_ratio_mask(src, mix).abs()
 
-# %% ../nbs/1_foundations/03_masks.ipynb #172980c5
+# %% ../nbs/1_foundations/03_masks.ipynb #b17d2323
 def apply_mask(
     mask: Tensor,  # (..., source, channel, frequency, frame); 1 channel serves them all
     mix: Tensor,  # (..., channel, frequency, frame), complex
@@ -187,7 +187,7 @@ def apply_mask(
         )
     return mask * mix.unsqueeze(-4)
 
-# %% ../nbs/1_foundations/03_masks.ipynb #fb3b0b46
+# %% ../nbs/1_foundations/03_masks.ipynb #7770c525
 MASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ibm": lambda src, mix: ideal_binary_mask(src),
     "irm": lambda src, mix: ideal_ratio_mask(src),
@@ -198,7 +198,7 @@ MASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "crm": complex_ratio_mask,
 }  # what `oracle` knows by name: functions of the spectra (src, mix)
 
-# %% ../nbs/1_foundations/03_masks.ipynb #f067ae96
+# %% ../nbs/1_foundations/03_masks.ipynb #6354b7a9
 def oracle(
     mix: Tensor,  # (..., channel, time)
     src: Tensor,  # (..., source, channel, time), the true sources
@@ -223,7 +223,7 @@ def oracle(
     values = (MASKS[mask] if isinstance(mask, str) else mask)(src_spec, mix_spec)
     return istft(apply_mask(values, mix_spec), mix.shape[-1], n_fft, hop, window)
 
-# %% ../nbs/1_foundations/03_masks.ipynb #880a0d7b
+# %% ../nbs/1_foundations/03_masks.ipynb #eb6ae17a
 def mask_editor(
     wav: Tensor,  # (channel, time)
     sample_rate: int,  # Hz

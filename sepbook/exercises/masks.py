@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_band_gain', 'check_threshold_mask', 'check_compress', 'check_best_n_fft']
 
-# %% ../../nbs/solutions/03_masks.ipynb #e580643f
+# %% ../../nbs/solutions/03_masks.ipynb #503ba482
 from collections.abc import Callable
 
 import torch
@@ -13,13 +13,13 @@ import torch
 from .core import checker, close, expect
 from ..masks import phase_sensitive_mask
 
-# %% ../../nbs/solutions/03_masks.ipynb #73ffc1c1
+# %% ../../nbs/solutions/03_masks.ipynb #82b14626
 def _spectra(seed: int, *shape: int) -> torch.Tensor:
     """Seeded complex noise."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, dtype=torch.complex64, generator=generator)
 
-# %% ../../nbs/solutions/03_masks.ipynb #59f0a7ad
+# %% ../../nbs/solutions/03_masks.ipynb #208e1fa0
 @checker("3.2", difficulty=3, minutes=20, hint="The error is a parabola in m; expand the square.")
 def check_band_gain(answer: Callable) -> None:
     """Return the real gain m that minimises sum |src - m mix|^2 for two complex tensors."""
@@ -32,7 +32,7 @@ def check_band_gain(answer: Callable) -> None:
     got = torch.as_tensor(answer(src, mix)).squeeze()
     expect(close(got, best, 1e-5), "Right for one bin, but not for 40: sum before you divide.")
 
-# %% ../../nbs/solutions/03_masks.ipynb #d88ddf2a
+# %% ../../nbs/solutions/03_masks.ipynb #c30f00c2
 @checker("3.3", difficulty=2, minutes=15, hint="Sum of the others = sum of all - the source.")
 def check_threshold_mask(answer: Callable) -> None:
     """Return 1 where |src| is at least `threshold` dB above |sum of the other sources|, else 0."""
@@ -47,7 +47,7 @@ def check_threshold_mask(answer: Callable) -> None:
         text = f"At {threshold} dB {(got != want).float().mean():.0%} of the bins differ."
         expect(close(got, want.float()), text + " Is 20 dB a factor of 10 in magnitude?")
 
-# %% ../../nbs/solutions/03_masks.ipynb #2399d942
+# %% ../../nbs/solutions/03_masks.ipynb #a0a6f8c7
 @checker(
     "3.4", difficulty=2, minutes=15, hint="torch.complex(real, imag); the inverse needs atanh."
 )
@@ -61,7 +61,7 @@ def check_compress(answer: Callable) -> None:
     want = torch.complex(10 * torch.tanh(0.05 * mask.real), 10 * torch.tanh(0.05 * mask.imag))
     expect(close(got, want, 1e-5), "Bounded, but different: treat the two parts separately.")
 
-# %% ../../nbs/solutions/03_masks.ipynb #1cc018b4
+# %% ../../nbs/solutions/03_masks.ipynb #65df5008
 @checker("3.5", difficulty=3, minutes=20, hint="Measure the error on the waves.")
 def check_best_n_fft(answer: Callable) -> None:
     """From best_n_fft(mix, src, lengths, mask), return the frame length whose oracle errs least."""
