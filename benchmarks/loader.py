@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from sepbook.mixtures import MixtureDataset, example_corpus, preload
 
 RESULT = Path(__file__).resolve().parent.parent / "results" / "loader.json"
-SIZE, BATCH, REPEATS = 2000, 16, 3
+SIZE, BATCH, REPEATS = 2000, 16, 5
 
 
 def rate(batches) -> float:
