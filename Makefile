@@ -36,7 +36,7 @@ run-notebooks: setup  ## execute CHAPTER (a number such as 02, a path, or all) a
 
 export: setup    ## write the package and README.md from the notebooks, and clean the notebooks
 	@$(NBDEV)/nbdev_export
-	@$(NBDEV)/nbdev_clean
+	@$(PY) tools/notebooks.py clean --all
 	@$(PY) tools/readme.py
 
 check: setup     ## notebooks, package and README in step; ruff; chapter lint

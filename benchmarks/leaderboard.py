@@ -32,7 +32,7 @@ MASKS = {
 
 @dataclass
 class Fixed:
-    """A separator from a plain function, for what needs no training: the mixture itself, oracles."""
+    """A separator from a plain function: the mixture itself, or an oracle."""
 
     function: Callable
     sample_rate: int

@@ -3,6 +3,7 @@
     python tools/notebooks.py run 01            a chapter and its solutions, by number or by path
     python tools/notebooks.py run --all         every notebook, in the order of the course
     python tools/notebooks.py run --no-stamp 01 leave the "runs on" line of the title cell alone
+    python tools/notebooks.py clean --all       drop metadata; the outputs and their order stay
 
 A notebook runs in its own folder with this Python; an error stops it, and nothing is stored.
 """
@@ -122,18 +123,27 @@ def run(path: Path, stamped: bool) -> bool:
         return False
     if stamped:
         stamp(nb, seconds, megabytes)
-    tidy(nb)
     nbformat.write(nb, path)
+    clean(path)
     size = path.stat().st_size / 1e3
     print(f"{path.name}: {seconds:.1f} s, peak {megabytes:.0f} MB, file {size:.0f} kB", flush=True)
     return True
+
+
+def clean(path: Path) -> None:
+    """Tidy a notebook that was saved by hand; outputs and execution counts stay."""
+    nb = nbformat.read(path, as_version=4)
+    tidy(nb)
+    text = nbformat.writes(nb) + "\n"
+    if text != path.read_text(encoding="utf-8"):
+        path.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=["run", "list"])
+    parser.add_argument("command", choices=["run", "clean", "list"])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--no-stamp", action="store_true")
@@ -144,6 +154,10 @@ def main() -> None:
         return
     if not paths:
         sys.exit("name a chapter: make run-notebooks CHAPTER=02, or CHAPTER=all")
+    if args.command == "clean":
+        for path in paths:
+            clean(path)
+        return
     sys.exit(0 if all([run(p, not args.no_stamp) for p in paths]) else 1)
 
 
