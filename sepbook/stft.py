@@ -6,7 +6,7 @@
 __all__ = ['make_window', 'overlap_add', 'check_cola', 'stft', 'istft', 'STFT', 'amplitude_to_db', 'db_to_amplitude',
            'spectral_convergence', 'griffin_lim']
 
-# %% ../nbs/1_foundations/02_stft.ipynb #a2be7f9e
+# %% ../nbs/1_foundations/02_stft.ipynb #4cfe526f
 import math
 from functools import cache
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import pack, unpack
 from torch import Tensor, nn
 
-# %% ../nbs/1_foundations/02_stft.ipynb #48e92768
+# %% ../nbs/1_foundations/02_stft.ipynb #43c1a943
 _WINDOWS = {  # w[n] = sum_k (-1)^k a_k cos(2 pi k n / length)
     "hann": (0.5, 0.5),
     "sqrt_hann": (0.5, 0.5),
@@ -25,7 +25,7 @@ _WINDOWS = {  # w[n] = sum_k (-1)^k a_k cos(2 pi k n / length)
     "rect": (1.0,),
 }
 
-# %% ../nbs/1_foundations/02_stft.ipynb #afad4cee
+# %% ../nbs/1_foundations/02_stft.ipynb #0203c283
 @cache
 def _cosine_window(name: str, length: int) -> np.ndarray:
     """The window of that name in double precision, computed once."""
@@ -35,7 +35,7 @@ def _cosine_window(name: str, length: int) -> np.ndarray:
     out = sum((-1) ** k * a * np.cos(k * turn) for k, a in enumerate(_WINDOWS[name]))
     return np.sqrt(np.maximum(out, 0)) if name.startswith("sqrt") else out
 
-# %% ../nbs/1_foundations/02_stft.ipynb #8c0dee3b
+# %% ../nbs/1_foundations/02_stft.ipynb #74d074b5
 def make_window(
     window: str | Tensor,  # "hann", "sqrt_hann", "hamming", "blackman", "rect", or (length,)
     length: int,  # samples
@@ -55,7 +55,7 @@ def make_window(
     spare = 0 if n_fft is None else n_fft - length
     return F.pad(out.to(device, dtype), (spare // 2, spare - spare // 2))
 
-# %% ../nbs/1_foundations/02_stft.ipynb #04267738
+# %% ../nbs/1_foundations/02_stft.ipynb #6b198e76
 def overlap_add(
     frames: Tensor,  # (..., frame, length)
     hop: int,  # samples from the start of one frame to the start of the next
@@ -69,14 +69,14 @@ def overlap_add(
         out[..., b : b + n_frames, :] += blocks[..., b, :]
     return out.flatten(-2)[..., : (n_frames - 1) * hop + length]
 
-# %% ../nbs/1_foundations/02_stft.ipynb #8e320e1a
+# %% ../nbs/1_foundations/02_stft.ipynb #b22bc2cf
 def _steady_sum(window: Tensor, hop: int) -> Tensor:
     """One period, `hop` samples, of the sum of all shifts of `window` by multiples of `hop`."""
     if hop < 1:
         raise ValueError(f"hop is {hop}, but must be at least 1 sample")
     return F.pad(window.detach().double(), (0, -len(window) % hop)).unflatten(0, (-1, hop)).sum(0)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #29568d49
+# %% ../nbs/1_foundations/02_stft.ipynb #06d0b6ac
 def check_cola(
     window: Tensor,  # (length,)
     hop: int,  # samples
@@ -98,7 +98,7 @@ def check_cola(
         )
     return mean
 
-# %% ../nbs/1_foundations/02_stft.ipynb #6e7504e2
+# %% ../nbs/1_foundations/02_stft.ipynb #ad8baf58
 def _check_finite(wav: Tensor) -> None:
     """Refuse NaN and infinity. A sum is the quickest first look: one bad sample spoils it."""
     if torch.compiler.is_compiling() or torch.isfinite(wav.detach().sum()):
@@ -106,7 +106,7 @@ def _check_finite(wav: Tensor) -> None:
     if bad := (~torch.isfinite(wav)).sum().item():
         raise ValueError(f"wav holds {bad} NaN or infinite samples; try torch.nan_to_num")
 
-# %% ../nbs/1_foundations/02_stft.ipynb #2aab027b
+# %% ../nbs/1_foundations/02_stft.ipynb #4e6ac318
 def _check_wave(wav: Tensor, least: int, why: str) -> Tensor:
     """`wav` in at least single precision, with `least` samples or more, all finite."""
     wav = torch.as_tensor(wav)
@@ -122,7 +122,7 @@ def _check_wave(wav: Tensor, least: int, why: str) -> Tensor:
     _check_finite(wav)
     return wav.float() if wav.dtype in (torch.float16, torch.bfloat16) else wav
 
-# %% ../nbs/1_foundations/02_stft.ipynb #0879ab86
+# %% ../nbs/1_foundations/02_stft.ipynb #f02abc0c
 def _settings(
     n_fft: int, hop: int | None, window: str | Tensor, win_length: int | None, like: Tensor
 ) -> tuple[int, Tensor]:
@@ -136,7 +136,7 @@ def _settings(
         raise ValueError(f"hop is {hop}, but must be at least 1 sample")
     return hop, make_window(window, win_length, n_fft, like.dtype, like.device)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #22702f70
+# %% ../nbs/1_foundations/02_stft.ipynb #ad118e2f
 def stft(
     wav: Tensor,  # (..., time), real
     n_fft: int = 2048,  # samples in a frame
@@ -167,7 +167,7 @@ def stft(
     )
     return unpack(spec.mT, leading, "* frequency frame")[0]
 
-# %% ../nbs/1_foundations/02_stft.ipynb #e0586563
+# %% ../nbs/1_foundations/02_stft.ipynb #f27208f0
 def _check_spec(spec: Tensor, n_fft: int | None) -> int:
     """The frame length of `spec`."""
     shape = tuple(spec.shape)
@@ -183,7 +183,7 @@ def _check_spec(spec: Tensor, n_fft: int | None) -> int:
         )
     return n_fft
 
-# %% ../nbs/1_foundations/02_stft.ipynb #5a6ae6a7
+# %% ../nbs/1_foundations/02_stft.ipynb #d7f8c0b8
 def _check_gaps(window: Tensor, hop: int) -> None:
     """Refuse hops that leave samples which every window weights with (almost) nothing."""
     total = _steady_sum(window**2, hop)
@@ -193,7 +193,7 @@ def _check_gaps(window: Tensor, hop: int) -> None:
             f"sum of their squares falls to zero; use a hop of {max(1, len(window) // 4)} or less"
         )
 
-# %% ../nbs/1_foundations/02_stft.ipynb #3fb79a42
+# %% ../nbs/1_foundations/02_stft.ipynb #877bb08b
 def _weighted(
     wav: Tensor, window: Tensor, hop: int, n_frames: int, first: int, length: int | None
 ) -> Tensor:
@@ -209,7 +209,7 @@ def _weighted(
     covered = weight > 1e-11 * weight.max()
     return torch.where(covered, wav / torch.where(covered, weight, 1.0), 0.0)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #cf9aa59f
+# %% ../nbs/1_foundations/02_stft.ipynb #dd2fc471
 def istft(
     spec: Tensor,  # (..., n_fft // 2 + 1, frame), complex
     length: int | None = None,  # samples to return; default: up to the middle of the last frame
@@ -236,7 +236,7 @@ def istft(
         overlap_add(frames * samples, hop), samples, hop, spec.shape[-1], first, length
     )
 
-# %% ../nbs/1_foundations/02_stft.ipynb #4f485757
+# %% ../nbs/1_foundations/02_stft.ipynb #00c1f5e2
 class STFT(nn.Module):
     """`stft` and `istft` with their settings kept."""
 
@@ -266,7 +266,7 @@ class STFT(nn.Module):
         """Wave (..., length) of `spec` (..., frequency, frame)."""
         return istft(spec, length, self.n_fft, self.hop, self.window, **self.both)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #972c9559
+# %% ../nbs/1_foundations/02_stft.ipynb #64f9e6cf
 def amplitude_to_db(
     amplitude: Tensor,  # any shape; of a complex spectrum, the magnitude counts
     ref: float | str = 1.0,  # the amplitude that is 0 dB; "max": the largest one
@@ -278,7 +278,7 @@ def amplitude_to_db(
     db = db - (db.max() if ref == "max" else 20 * math.log10(ref))
     return db if range_db is None else torch.maximum(db, db.max() - range_db)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #ef6868bf
+# %% ../nbs/1_foundations/02_stft.ipynb #b7d1b68b
 def db_to_amplitude(
     db: Tensor,  # dB
     ref: float = 1.0,  # the amplitude that is 0 dB
@@ -286,7 +286,7 @@ def db_to_amplitude(
     """The amplitude of a level in decibels."""
     return ref * 10 ** (db / 20)
 
-# %% ../nbs/1_foundations/02_stft.ipynb #554a42c4
+# %% ../nbs/1_foundations/02_stft.ipynb #ec0fd6d7
 def spectral_convergence(
     wav: Tensor,  # (..., time)
     mag: Tensor,  # (..., frequency, frame), the magnitudes that it should have
@@ -296,7 +296,7 @@ def spectral_convergence(
     error = stft(wav, **{"n_fft": 2 * (mag.shape[-2] - 1), **settings}).abs() - mag
     return 20 * torch.log10(torch.linalg.norm(error) / torch.linalg.norm(mag))
 
-# %% ../nbs/1_foundations/02_stft.ipynb #9ceaa67a
+# %% ../nbs/1_foundations/02_stft.ipynb #b6a41419
 def _first_phase(mag: Tensor, phase: Tensor | None, seed: int) -> Tensor:
     """`mag` with `phase`, or with a random one."""
     if mag.is_complex() or not ((mag >= 0) & torch.isfinite(mag)).all():
@@ -306,7 +306,7 @@ def _first_phase(mag: Tensor, phase: Tensor | None, seed: int) -> Tensor:
         phase = 2 * math.pi * turn
     return torch.polar(mag, phase.to(mag))
 
-# %% ../nbs/1_foundations/02_stft.ipynb #0e73d111
+# %% ../nbs/1_foundations/02_stft.ipynb #c297bd73
 def griffin_lim(
     mag: Tensor,  # (..., frequency, frame), magnitudes
     n_iter: int = 32,  # rounds

@@ -5,6 +5,7 @@ import itertools
 import librosa
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 
 from sepbook.stft import griffin_lim, istft, make_window, spectral_convergence, stft
@@ -19,6 +20,19 @@ def noise(*shape, dtype=torch.float64, seed=0):
 def relative(got, want):
     assert got.shape == want.shape
     return ((got - want).abs().max() / want.abs().max()).item()
+
+
+@pytest.mark.parametrize("length", [2, 15, 512])
+def test_windows_equal_scipy(length):
+    for ours, theirs in (
+        ("hann", "hann"),
+        ("hamming", "hamming"),
+        ("blackman", "blackman"),
+        ("rect", "boxcar"),
+    ):
+        want = torch.from_numpy(scipy.signal.get_window(theirs, length, fftbins=True))
+        got = make_window(ours, length, dtype=torch.float64)
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("window", ["hann", "sqrt_hann", "hamming", "blackman", "rect"])

@@ -161,6 +161,15 @@ def test_masked_spectra_do_not_click_at_the_end_with_pad_end():
     assert istft(spec * mask, wav.shape[-1], hop=512).abs().max() < 1
 
 
+@pytest.mark.parametrize("n_fft, center", [(64, True), (63, True), (64, False), (63, False)])
+def test_pad_end_leaves_no_sample_behind_the_last_frame(n_fft, center):
+    """The last frame is centred on the last sample or beyond it, or ends there without centring."""
+    for time in range(100, 140):
+        frames = stft(noise(time), n_fft, 20, center=center, pad_end=True).shape[-1]
+        last = (frames - 1) * 20
+        assert last >= time - 1 if center else last + n_fft >= time
+
+
 def test_silence_stays_silence():
     wav = torch.zeros(2, 5000)
     assert (istft(stft(wav, 512), 5000) == 0).all()
