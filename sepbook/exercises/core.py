@@ -52,7 +52,9 @@ def checker(
         @wraps(check)
         def run(answer: Callable | None = None) -> bool | None:
             if answer is None:
-                print(f"Exercise {number} (difficulty {difficulty}, {minutes} min): {check.__doc__}\nHint: {hint}")
+                print(
+                    f"Exercise {number} (difficulty {difficulty}, {minutes} min): {check.__doc__}\nHint: {hint}"
+                )
                 return None
             try:
                 check(answer)
