@@ -7,7 +7,7 @@ __all__ = ['SILENCE', 'CEILING_DB', 'QUIETEST_SCALE', 'METRICS', 'project', 'dec
            'si_sdr', 'si_sdr_improvement', 'bss_eval', 'bss_eval_v4', 'best_permutation', 'score', 'evaluate',
            'summarize']
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #37e72fe4
+# %% ../nbs/1_foundations/04_metrics.ipynb #0c9ca741
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #7b0429bb
+# %% ../nbs/1_foundations/04_metrics.ipynb #2c25a3b5
 def _solve(gram: torch.Tensor, rhs: torch.Tensor) -> torch.Tensor:
     """Solve gram @ x = rhs by Cholesky, loading the diagonal by as little as makes it succeed."""
     from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -31,7 +31,7 @@ def _solve(gram: torch.Tensor, rhs: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(cho_solve(factor, right)).to(rhs)
     raise ValueError("the sources span nothing that can be projected on; are they all silent?")
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #e4afb0ef
+# %% ../nbs/1_foundations/04_metrics.ipynb #e5601629
 def project(
     wav: torch.Tensor,  # signals (..., time)
     onto: torch.Tensor,  # vectors (n, time)
@@ -41,7 +41,7 @@ def project(
     weights = _solve(onto @ onto.mT, onto @ rows.mT)
     return (weights.mT @ onto).reshape(wav.shape)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #07d7c51e
+# %% ../nbs/1_foundations/04_metrics.ipynb #cc76e361
 def decompose(
     est: torch.Tensor,  # estimate of one source (time,)
     src: torch.Tensor,  # all true sources (source, time), the wanted one first
@@ -55,7 +55,7 @@ def decompose(
     known = everyone if noise is None else project(est, torch.cat([src, noise]))
     return target, everyone - target, known - everyone, est - known
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #c95cdbe9
+# %% ../nbs/1_foundations/04_metrics.ipynb #0722542e
 def si_bss_eval(
     est: torch.Tensor,  # estimates (source, time); est[j] belongs to src[j]
     src: torch.Tensor,  # true sources (source, time)
@@ -73,7 +73,7 @@ def si_bss_eval(
         scores[:, j] = _db(_energy(target), _energy(errors))
     return tuple(scores)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #d2f43875
+# %% ../nbs/1_foundations/04_metrics.ipynb #c9ab8fe0
 def _correlate(a: torch.Tensor, b: torch.Tensor, taps: int) -> torch.Tensor:
     """Correlations (i, j, lag) of a (i, time) and b (j, time) at lags -(taps-1) ... taps-1."""
     reach, n_fft = taps - 1, 8 * max(128, taps)
@@ -87,7 +87,7 @@ def _correlate(a: torch.Tensor, b: torch.Tensor, taps: int) -> torch.Tensor:
         total.addcmul_(torch.fft.rfft(one, n_fft).conj()[:, None], torch.fft.rfft(around))
     return torch.fft.irfft(total, n_fft)[..., : 2 * reach + 1]
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #67940a63
+# %% ../nbs/1_foundations/04_metrics.ipynb #a67f1ec4
 def _normal_equations(est: torch.Tensor, src: torch.Tensor, taps: int) -> tuple:
     """Gram matrix (in tap, in tap) and right-hand sides (in tap, out) of est, src (wave, time)."""
     lags = _correlate(src, torch.cat([src, est]), taps)
@@ -95,7 +95,7 @@ def _normal_equations(est: torch.Tensor, src: torch.Tensor, taps: int) -> tuple:
     rhs = lags[:, len(src) :, taps - 1 :]
     return rearrange(gram, "i j k l -> (i k) (j l)"), rearrange(rhs, "i o k -> (i k) o")
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #759a3a46
+# %% ../nbs/1_foundations/04_metrics.ipynb #49de374e
 def _distortion_filters(est: torch.Tensor, src: torch.Tensor, taps: int) -> tuple:
     """Least-squares filters from est and src (source, channel, time).
 
@@ -112,7 +112,7 @@ def _distortion_filters(est: torch.Tensor, src: torch.Tensor, taps: int) -> tupl
     own = rearrange(own, "j (i k) o -> j i o k", k=taps)
     return own, rearrange(every, "(i k) o -> i o k", k=taps)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #65b22218
+# %% ../nbs/1_foundations/04_metrics.ipynb #a287e874
 def _projections(est, src, taps: int, window: int, hop: int) -> Iterator[tuple]:
     """Per frame: spectra (source, channel, bin) of source, own and joint projection, estimate."""
     from scipy.fft import next_fast_len
@@ -129,27 +129,27 @@ def _projections(est, src, taps: int, window: int, hop: int) -> Iterator[tuple]:
             q.addcmul_(one, every[i])
         yield s[: len(est)], p, q.view_as(y), y, n_fft
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #e739f3e6
+# %% ../nbs/1_foundations/04_metrics.ipynb #d9a63088
 def _spectral_energy(spec: torch.Tensor, n_fft: int) -> torch.Tensor:
     """Energy (source,) of real signals given half their spectra (source, channel, bin)."""
     norm = lambda x: torch.linalg.vector_norm(torch.view_as_real(x), dim=(1, 2, 3)).square()
     ends = [0] if n_fft % 2 else [0, -1]
     return (2 * norm(spec) - norm(spec[..., ends])) / n_fft
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #aa65e379
+# %% ../nbs/1_foundations/04_metrics.ipynb #224f33b4
 def _energy(wav: torch.Tensor) -> torch.Tensor:
     return wav.square().sum(-1)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #883b8f2a
+# %% ../nbs/1_foundations/04_metrics.ipynb #56ec95e4
 def _db(wanted: torch.Tensor, unwanted: torch.Tensor) -> torch.Tensor:
     return 10 * torch.log10(wanted / unwanted)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #2a7fa13e
+# %% ../nbs/1_foundations/04_metrics.ipynb #587edbb5
 SILENCE = 1e-9  # mean power below which a signal counts as silent: -90 dB, full scale being 1
 CEILING_DB = 120.0  # no ratio is reported above this
 QUIETEST_SCALE = 1e-4  # SI-SDR never scales its target by less: -80 dB
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #bbb1af1c
+# %% ../nbs/1_foundations/04_metrics.ipynb #6fc12cff
 def _ratio_db(wanted: torch.Tensor, unwanted: torch.Tensor, src: torch.Tensor) -> torch.Tensor:
     """`wanted / unwanted` in dB under the chapter's rule for silence; always finite."""
     floor = SILENCE * src.shape[-1]
@@ -159,7 +159,7 @@ def _ratio_db(wanted: torch.Tensor, unwanted: torch.Tensor, src: torch.Tensor) -
     unwanted = torch.where(silent, unwanted + floor, torch.maximum(unwanted, least))
     return 10 * (wanted.log10() - unwanted.log10())
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #1da73578
+# %% ../nbs/1_foundations/04_metrics.ipynb #9f3f5f3d
 def _each(measure: Callable, est: torch.Tensor, src: torch.Tensor) -> torch.Tensor:
     """`measure(est, src)` on every pair of one-dimensional arrays; NaN where either is silent."""
     scores = torch.full(src.shape[:-1], torch.nan, dtype=src.dtype)
@@ -169,7 +169,7 @@ def _each(measure: Callable, est: torch.Tensor, src: torch.Tensor) -> torch.Tens
             scores[at] = measure(e.numpy(), s.numpy())
     return scores
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #9fef3c8e
+# %% ../nbs/1_foundations/04_metrics.ipynb #fedce4d5
 def _one_pesq(est: np.ndarray, src: np.ndarray, sample_rate: int) -> float:
     import pesq as itu
 
@@ -178,7 +178,7 @@ def _one_pesq(est: np.ndarray, src: np.ndarray, sample_rate: int) -> float:
     except itu.NoUtterancesError:
         return math.nan
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #5b07e4dc
+# %% ../nbs/1_foundations/04_metrics.ipynb #c1220ff1
 def pesq(
     est: torch.Tensor,  # estimated speech (..., time)
     src: torch.Tensor,  # clean speech, same shape
@@ -199,7 +199,7 @@ def pesq(
 
     return _each(lambda e, s: _one_pesq(e, s, sample_rate), est, src)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #c92db0ea
+# %% ../nbs/1_foundations/04_metrics.ipynb #fe31c22e
 def stoi(
     est: torch.Tensor,  # estimated speech (..., time)
     src: torch.Tensor,  # clean speech, same shape
@@ -215,7 +215,7 @@ def stoi(
     est, src = _check_pair(est, src)
     return _each(lambda e, s: taal(s, e, sample_rate, extended=extended), est, src)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #e1ffc935
+# %% ../nbs/1_foundations/04_metrics.ipynb #e2a74589
 def _check_axes(src: torch.Tensor) -> None:
     if src.is_complex():
         raise ValueError("a spectrum was given, but metrics compare waveforms; apply istft first")
@@ -226,19 +226,19 @@ def _check_axes(src: torch.Tensor) -> None:
             f"src has shape {tuple(src.shape)}, but time is the last axis; transpose it"
         )
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #12b55303
+# %% ../nbs/1_foundations/04_metrics.ipynb #eac9dbdb
 def _check_finite(wav: torch.Tensor, name: str) -> None:
     if not torch.isfinite(wav).all():
         raise ValueError(f"{name} holds NaN or infinity; repair or drop it before measuring")
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #e612d498
+# %% ../nbs/1_foundations/04_metrics.ipynb #313fe2ce
 def _unlike(est: torch.Tensor, src: torch.Tensor) -> ValueError:
     return ValueError(
         f"est has shape {tuple(est.shape)}, but src has {tuple(src.shape)}; "
         "give both the same sources, channels and samples"
     )
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #c099daa2
+# %% ../nbs/1_foundations/04_metrics.ipynb #2619cf51
 def _check_pair(est, src) -> tuple[torch.Tensor, torch.Tensor]:
     """`est` and `src` as floating-point tensors of one shape, type and device, or an error."""
     est, src = torch.as_tensor(est), torch.as_tensor(src)
@@ -252,7 +252,7 @@ def _check_pair(est, src) -> tuple[torch.Tensor, torch.Tensor]:
         _check_finite(est, "est"), _check_finite(src, "src")
     return est, src
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #08d60370
+# %% ../nbs/1_foundations/04_metrics.ipynb #b0908676
 def snr(
     est: torch.Tensor,  # estimates (..., time)
     src: torch.Tensor,  # true sources, same shape
@@ -267,7 +267,7 @@ def snr(
     est, src = _check_pair(est, src)
     return _ratio_db(_energy(src), _energy(est - src), src)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #0748f115
+# %% ../nbs/1_foundations/04_metrics.ipynb #0888147c
 def si_sdr(
     est: torch.Tensor,  # estimates (..., time)
     src: torch.Tensor,  # true sources, same shape
@@ -289,7 +289,7 @@ def si_sdr(
     target = scale[..., None] * src
     return _ratio_db(_energy(target), _energy(est - target), src)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #8a2b0f35
+# %% ../nbs/1_foundations/04_metrics.ipynb #ab23b0f1
 def _match_mix(mix: torch.Tensor, src: torch.Tensor) -> torch.Tensor:
     """`mix` repeated for every source of `src`, whose source axis it may lack."""
     mix = torch.as_tensor(mix)
@@ -301,7 +301,7 @@ def _match_mix(mix: torch.Tensor, src: torch.Tensor) -> torch.Tensor:
         shapes = f"mix has shape {tuple(mix.shape)} and src {tuple(src.shape)}"
         raise ValueError(f"{shapes}; mix must be src without its source axis") from None
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #8078baa4
+# %% ../nbs/1_foundations/04_metrics.ipynb #aadd28d4
 def si_sdr_improvement(
     est: torch.Tensor,  # estimates (..., source, channel, time), or (source, time)
     src: torch.Tensor,  # true sources, same shape
@@ -311,7 +311,7 @@ def si_sdr_improvement(
     src = torch.as_tensor(src)
     return si_sdr(est, src) - si_sdr(_match_mix(mix, src), src)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #42aedc35
+# %% ../nbs/1_foundations/04_metrics.ipynb #204ad787
 def _check_sources(est, src, axes: str) -> tuple[torch.Tensor, torch.Tensor]:
     """`est` and `src` with the given axes in float64; `src` may hold more sources than `est`."""
     est, src = torch.as_tensor(est), torch.as_tensor(src)
@@ -326,12 +326,12 @@ def _check_sources(est, src, axes: str) -> tuple[torch.Tensor, torch.Tensor]:
     _check_finite(est, "est"), _check_finite(src, "src")
     return est.detach().double(), src.detach().to(est.device).double()
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #c08c0f6e
+# %% ../nbs/1_foundations/04_metrics.ipynb #216acb87
 def _check_length(name: str, given: int, length: int, cure: str) -> None:
     if not 1 <= given <= length:
         raise ValueError(f"{name} is {given} samples, but the signals have {length}; {cure}")
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #1cf84d1f
+# %% ../nbs/1_foundations/04_metrics.ipynb #d0d89ec5
 def bss_eval(
     est: torch.Tensor,  # estimates (source, time); est[j] belongs to src[j]
     src: torch.Tensor,  # true sources (source, time)
@@ -355,7 +355,7 @@ def bss_eval(
         scores[:, valid] = _scores_v3(est[valid], everyone, filter_length)
     return tuple(scores.to(dtype))
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #ffc1385d
+# %% ../nbs/1_foundations/04_metrics.ipynb #555aefe4
 def _scores_v3(est: torch.Tensor, src: torch.Tensor, taps: int) -> torch.Tensor:
     """SDR, SIR, SAR (3, source) of signals (source, time) of which none is silent."""
     length = src.shape[-1]
@@ -364,7 +364,7 @@ def _scores_v3(est: torch.Tensor, src: torch.Tensor, taps: int) -> torch.Tensor:
     wrong = [_spectral_energy(x, n_fft) for x in (y - p, q - p, y - q)]
     return torch.stack([_db(target, wrong[0]), _db(target, wrong[1]), _db(everyone, wrong[2])])
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #abefb96d
+# %% ../nbs/1_foundations/04_metrics.ipynb #a9aa109f
 def _scores_v4(est, src, taps: int, window: int, hop: int) -> torch.Tensor:
     """SDR, ISR, SIR, SAR (4, source, frame) of signals of which none is silent throughout."""
     scores = []
@@ -375,7 +375,7 @@ def _scores_v4(est, src, taps: int, window: int, hop: int) -> torch.Tensor:
         scores.append(torch.stack([_db(a, b) for a, b in pairs]))
     return torch.stack(scores, -1)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #ee842488
+# %% ../nbs/1_foundations/04_metrics.ipynb #9546695a
 def bss_eval_v4(
     est: torch.Tensor,  # estimates (source, channel, time); est[j] belongs to src[j]
     src: torch.Tensor,  # true sources (source, channel, time)
@@ -398,7 +398,7 @@ def bss_eval_v4(
     _check_length("filter_length", filter_length, length, "pass a shorter filter")
     return tuple(_framewise(est, src, filter_length, window, hop).to(dtype))
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #f33a377a
+# %% ../nbs/1_foundations/04_metrics.ipynb #d03de231
 def _framewise(est, src, taps: int, window: int, hop: int) -> torch.Tensor:
     """The scores (4, source, frame), NaN in frames in which a source or an estimate is silent."""
     sounds = [(x != 0).any(1).unfold(-1, window, hop).any(-1).all(0) for x in (est, src)]
@@ -409,7 +409,7 @@ def _framewise(est, src, taps: int, window: int, hop: int) -> torch.Tensor:
     scores[..., ~valid] = torch.nan
     return scores
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #f12ee40d
+# %% ../nbs/1_foundations/04_metrics.ipynb #b805431c
 def best_permutation(
     est: torch.Tensor,  # estimates (source, ..., time), in any order
     src: torch.Tensor,  # true sources, same shape
@@ -421,26 +421,26 @@ def best_permutation(
     pairs = torch.stack([si_sdr(est, one.expand_as(est)) for one in src])
     return linear_sum_assignment(pairs.cpu().numpy(), maximize=True)[1].tolist()
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #43908808
+# %% ../nbs/1_foundations/04_metrics.ipynb #aab04edd
 def _joint(wav: torch.Tensor) -> torch.Tensor:
     return rearrange(wav, "source channel time -> source (channel time)")
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #84b5b9ec
+# %% ../nbs/1_foundations/04_metrics.ipynb #377b9d9b
 def _mono_bss(est, src) -> torch.Tensor:
     """SDR, SIR, SAR (3, source) of each channel by itself, averaged over the channels."""
     each = [torch.stack(bss_eval(est[:, c], src[:, c])) for c in range(src.shape[1])]
     return torch.stack(each).mean(0)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #ace8c61b
+# %% ../nbs/1_foundations/04_metrics.ipynb #9313178d
 def _medians(est, src, sample_rate: int) -> torch.Tensor:
     """SDR, ISR, SIR, SAR (4, source): medians over the finite frames of 1 s, as museval gives."""
     scores = torch.stack(bss_eval_v4(est, src, min(sample_rate, src.shape[-1])))
     return torch.where(scores.isinf(), torch.nan, scores).nanquantile(0.5, dim=-1)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #4375f2e8
+# %% ../nbs/1_foundations/04_metrics.ipynb #44c46320
 METRICS = ("snr", "si_sdr", "si_sdri", "sdr", "sdri", "v4", "pesq", "stoi")
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #09de429a
+# %% ../nbs/1_foundations/04_metrics.ipynb #47b5c422
 def _columns(name: str, est, src, mix, sample_rate: int | None) -> dict[str, torch.Tensor]:
     """The columns of metric `name`: a value for each estimate (source, channel, time)."""
     own, mix = src[: len(est)], mix.expand_as(src)[: len(est)]
@@ -461,7 +461,7 @@ def _columns(name: str, est, src, mix, sample_rate: int | None) -> dict[str, tor
         return dict(zip(columns, _medians(est, src, sample_rate)))
     return {name: {"pesq": pesq, "stoi": stoi}[name](est, own, sample_rate).mean(-1)}
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #bfd6fb5b
+# %% ../nbs/1_foundations/04_metrics.ipynb #1d1be29b
 def score(
     est: torch.Tensor,  # estimates (source, channel, time); est[j] belongs to src[j]
     src: torch.Tensor,  # true sources (source, channel, time), possibly more of them
@@ -484,19 +484,19 @@ def score(
             table[column] = values.double().masked_fill(silent, torch.nan).cpu().numpy()
     return pd.DataFrame(table)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #0a71a211
+# %% ../nbs/1_foundations/04_metrics.ipynb #dbe7882b
 def _check_metrics(metrics: Sequence[str] | str) -> tuple[str, ...]:
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     if unknown := [name for name in metrics if name not in METRICS]:
         raise ValueError(f"no metric is called {unknown[0]!r}; choose from {', '.join(METRICS)}")
     return metrics
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #bf3d8422
+# %% ../nbs/1_foundations/04_metrics.ipynb #f932dfdb
 def _said(what: str, *speakers):
     """The first of the speakers' attributes `what` that is not None."""
     return next((v for v in (getattr(x, what, None) for x in speakers) if v is not None), None)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #b2f0a9da
+# %% ../nbs/1_foundations/04_metrics.ipynb #48716d11
 def _check_item(separator, mix: torch.Tensor, src: torch.Tensor, rate: int | None) -> None:
     """Refuse an item that is malformed or that the separator was not built for."""
     if mix.ndim != 2 or src.ndim != 3 or src.shape[1:] != mix.shape or len(mix) > mix.shape[-1]:
@@ -510,7 +510,7 @@ def _check_item(separator, mix: torch.Tensor, src: torch.Tensor, rate: int | Non
     if channels not in (None, len(mix)):
         raise ValueError(f"the separator takes {channels} channels, but mix has {len(mix)}")
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #d6e0a1ab
+# %% ../nbs/1_foundations/04_metrics.ipynb #09306253
 def _match_names(wanted: Sequence[str] | None, known: Sequence[str] | None, n_src: int) -> tuple:
     """Names of the estimates, and the order of the sources that puts theirs first."""
     known = tuple(known or wanted or (f"s{j + 1}" for j in range(n_src)))
@@ -523,11 +523,11 @@ def _match_names(wanted: Sequence[str] | None, known: Sequence[str] | None, n_sr
     first = [known.index(name) for name in wanted]
     return wanted, first + [j for j in range(n_src) if j not in first]
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #33e814f3
+# %% ../nbs/1_foundations/04_metrics.ipynb #18d52ea0
 def _unordered(names: Sequence[str]) -> bool:
     return all(re.fullmatch(r"s\d+", name) for name in names)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #46df63e2
+# %% ../nbs/1_foundations/04_metrics.ipynb #68d4f853
 def _measure(separator, dataset, i: int, metrics, rate: int | None, device):
     """The rows of item `i`."""
     item = dataset[i]
@@ -545,7 +545,7 @@ def _measure(separator, dataset, i: int, metrics, rate: int | None, device):
     est = est[best_permutation(est, src)] if _unordered(names) else est
     return score(est, src, mix, metrics, rate or _said("sample_rate", separator), names, i)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #5da47a9c
+# %% ../nbs/1_foundations/04_metrics.ipynb #7ed3f43d
 def evaluate(
     separator: Callable,  # mix (batch, channel, time) -> est (batch, source, channel, time)
     dataset: Sequence,  # items (mix (channel, time), src (source, channel, time)), or one Mixture
@@ -573,7 +573,7 @@ def evaluate(
         rows = [_measure(separator, dataset, i, metrics, sample_rate, device) for i in items]
     return pd.concat(rows, ignore_index=True)
 
-# %% ../nbs/1_foundations/04_metrics.ipynb #3d75a538
+# %% ../nbs/1_foundations/04_metrics.ipynb #2e264543
 def summarize(
     scores,  # the DataFrame of `evaluate`
     confidence: float = 0.95,  # of the interval, Student's t over items
