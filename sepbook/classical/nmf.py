@@ -162,7 +162,7 @@ def nmf(
             _step_(V, Wt, H, beta, hold, M, P)
     return Factors(Wt.T, H * scale, torch.stack(costs) * scale**beta)
 
-# %% ../../nbs/2_classical/13_nmf.ipynb #0aa8f0bb
+# %% ../../nbs/2_classical/13_nmf.ipynb #f695edf6
 def _prepare(
     V: Tensor, rank: int, beta: float, W: Tensor | None, H: Tensor | None, hold: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor, float]:
@@ -179,7 +179,7 @@ def _prepare(
         H = _check_matrix(H, "H", (rank, T)).to(V) / scale
     return (V / scale).clamp(min=EPS if beta < 1 else 0.0), Wt, H.clamp(min=TINY), scale
 
-# %% ../../nbs/2_classical/13_nmf.ipynb #a7b41761
+# %% ../../nbs/2_classical/13_nmf.ipynb #c2ec060d
 def normalise(
     W: Tensor,  # templates (frequency, rank)
     H: Tensor,  # activations (rank, frame)
@@ -190,7 +190,7 @@ def normalise(
     W = torch.where(alive, W / total.clamp(min=TINY), 1 / len(W))
     return W, H * torch.where(alive, total, 0.0)[:, None]
 
-# %% ../../nbs/2_classical/13_nmf.ipynb #5ebe5300
+# %% ../../nbs/2_classical/13_nmf.ipynb #9962179e
 def _matrix(wav: Tensor, beta: float, n_fft: int, hop: int) -> tuple[Tensor, Tensor]:
     """The STFT of `wav` (channel, time), and its magnitudes (frequency, channel * frame).
 
@@ -201,7 +201,7 @@ def _matrix(wav: Tensor, beta: float, n_fft: int, hop: int) -> tuple[Tensor, Ten
     mag = spec.detach().abs()
     return spec, rearrange(mag.square() if beta < 1 else mag, "c f t -> f (c t)")
 
-# %% ../../nbs/2_classical/13_nmf.ipynb #4296d9e7
+# %% ../../nbs/2_classical/13_nmf.ipynb #e6128432
 def learn_dictionary(
     wav: Tensor | Sequence[Tensor],  # one source (channel, time), or several recordings of it
     rank: int = 30,  # templates
@@ -222,7 +222,7 @@ def learn_dictionary(
         raise ValueError("src is silent: no dictionary to learn; leave this source out of fit")
     return normalise(*nmf(V, rank, beta, n_iter, seed=seed)[:2])[0]
 
-# %% ../../nbs/2_classical/13_nmf.ipynb #11b19533
+# %% ../../nbs/2_classical/13_nmf.ipynb #e129426d
 @dataclass
 class NMFSeparator:
     """Separate with a dictionary per source; a source without one learns it from each mixture.
@@ -251,7 +251,7 @@ class NMFSeparator:
         mix = check_wave(mix, "mix", channels=self.channels)
         return torch.stack([_separate(self, item) for item in _check_batch(mix)])
 
-# %% ../../nbs/2_classical/13_nmf.ipynb #364d0e0a
+# %% ../../nbs/2_classical/13_nmf.ipynb #62c5cd36
 def _check_batch(mix: Tensor) -> Tensor:
     """Refuse a mixture without its batch axis."""
     if mix.ndim != 3:
@@ -272,7 +272,7 @@ def _fit(self: NMFSeparator, src: Mapping[str, Tensor | Sequence[Tensor]] | Tens
     self.dictionaries |= {name: learn_dictionary(wav, *how) for name, wav in src.items()}
     return self
 
-# %% ../../nbs/2_classical/13_nmf.ipynb #bc55ee0d
+# %% ../../nbs/2_classical/13_nmf.ipynb #cf0cf63d
 def _templates(self: NMFSeparator, like: Tensor) -> tuple[list[str], Tensor, int]:
     """The sources, known ones first; their templates; and how many of these are known."""
     known = [name for name in self.sources if name in self.dictionaries]
@@ -283,7 +283,7 @@ def _templates(self: NMFSeparator, like: Tensor) -> tuple[list[str], Tensor, int
     W = [*(self.dictionaries[name].to(like) for name in known), _start(size, like, 1 / size[0], 0)]
     return known + free, torch.cat(W, 1), sum(w.shape[1] for w in W[:-1])
 
-# %% ../../nbs/2_classical/13_nmf.ipynb #147632c6
+# %% ../../nbs/2_classical/13_nmf.ipynb #ad343df5
 def _separate(self: NMFSeparator, mix: Tensor) -> Tensor:
     """Explain a mixture (channel, time) by the templates, and share it out among their sources."""
     spec, V = _matrix(mix, self.beta, self.n_fft, self.hop)

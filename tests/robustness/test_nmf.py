@@ -1,4 +1,4 @@
-"""NMF and its separator on what recordings bring: silence, zeros, NaN, odd lengths, wrong shapes."""
+"""NMF and its separator on what recordings hold: silence, zeros, NaN, odd lengths, wrong shapes."""
 
 import pytest
 import torch
