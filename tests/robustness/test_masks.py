@@ -43,6 +43,8 @@ def test_shares_are_in_range_and_sum_to_one(seed, shape, gains, power):
         assert mask.shape == src.shape and mask.dtype == torch.float32
         assert mask.min() >= 0 and mask.max() <= 1
         torch.testing.assert_close(mask.sum(-4), torch.ones(shape[1:]), atol=1e-5, rtol=0)
+    kept = (ideal_binary_mask(src) * src.abs()).sum(-4)
+    torch.testing.assert_close(kept, src.abs().amax(-4))
 
 
 @quick
