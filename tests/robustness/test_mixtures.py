@@ -234,6 +234,13 @@ def test_same_seed_same_mixture_for_any_worker_count(workers):
         assert torch.equal(mix, want_mix) and torch.equal(src, want_src)
 
 
+def test_workers_that_are_spawned():
+    """Where processes can't fork (macOS, Windows), the data set is pickled to them."""
+    data = MixtureDataset(example_corpus(), seconds=0.5, size=3, seed=2)
+    loader = DataLoader(data, batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    assert all(torch.equal(mix, data[i][0]) for i, (mix, _) in enumerate(loader))
+
+
 def test_order_of_access_does_not_matter():
     data = MixtureDataset(example_corpus(), seconds=0.5, size=20, seed=1)
     one = {i: data[i][0] for i in range(20)}
