@@ -169,7 +169,7 @@ def test_nan(tmp_path):
     wav[100] = np.nan
     sf.write(tmp_path / "a.wav", wav, RATE, "FLOAT")
     corpus = Corpus(table(tmp_path, [{"file": "a.wav"}]))
-    refuses(lambda: corpus[0], "NaN")
+    refuses(lambda: corpus[0], "'a.wav' holds NaN")
 
 
 @pytest.mark.parametrize("start, stop", [(-1, 10), (0, 8001), (500, 500), (600, 500), (8000, "")])
@@ -492,6 +492,9 @@ def test_unlabelled_remixing():
     pairs = list(remix_unlabelled(song.src[2:].sum(0), present[0], song.src[0], detector.window))
     assert pairs and all(src.shape == (2, 2, detector.window) for _, src in pairs)
     assert all(torch.equal(mix, src.sum(0)) for mix, src in pairs)
+    chosen = remix_unlabelled(song.mix, torch.tensor([0.9, 0.01, 0.06]), song.src[0], 1000)
+    (_, src), *others = chosen
+    assert not others and torch.equal(src[1], song.mix[:, 1000:2000])
     refuses(lambda: list(remix_unlabelled(song.mix, present[0], song.src[0, :1], 100)), "channels")
 
 
