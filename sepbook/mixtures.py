@@ -8,7 +8,7 @@ __all__ = ['MUSDB_SOURCES', 'Mixture', 'example_song', 'Corpus', 'example_corpus
            'active_windows', 'ActivityDetector', 'remix_unlabelled', 'Songs', 'musdb18', 'LibriMix', 'librimix',
            'Wsj0Mix', 'wsj0mix', 'fetch']
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #9f6adcd4
+# %% ../nbs/1_foundations/05_mixtures.ipynb #a359c97a
 import copy
 import csv
 import math
@@ -21,7 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #b44db531
+# %% ../nbs/1_foundations/05_mixtures.ipynb #2ddf6ea8
 import numpy as np
 import soundfile as sf
 import torch
@@ -31,7 +31,7 @@ from torch.utils.data import Dataset
 from .sound import load, resample
 from .stft import istft, stft
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #d74098c3
+# %% ../nbs/1_foundations/05_mixtures.ipynb #8bb2d6b2
 class Mixture(NamedTuple):
     """A mixture and the sources it is the sum of."""
 
@@ -40,10 +40,10 @@ class Mixture(NamedTuple):
     sources: tuple[str, ...]  # one name per source
     sample_rate: int  # Hz
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #2836df2f
+# %% ../nbs/1_foundations/05_mixtures.ipynb #9ee4127d
 MUSDB_SOURCES = ("vocals", "drums", "bass", "other")
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #b4afae3b
+# %% ../nbs/1_foundations/05_mixtures.ipynb #3367f59d
 def _stem_stream(song: Path, stream: int) -> Tensor:
     """One stereo track of a stem file as (channel, time), as ffmpeg decodes it."""
     call = ["ffmpeg", "-nostdin", "-v", "error", "-i", str(song)]
@@ -51,7 +51,7 @@ def _stem_stream(song: Path, stream: int) -> Tensor:
     raw = subprocess.run(call, capture_output=True, check=True).stdout
     return torch.frombuffer(bytearray(raw), dtype=torch.float32).reshape(-1, 2).T
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #8196e0eb
+# %% ../nbs/1_foundations/05_mixtures.ipynb #37f7c78f
 @lru_cache(maxsize=1)
 def _stems() -> Tensor:
     """The stems of the song that stempeg carries: (source, channel, time) at 44.1 kHz."""
@@ -63,7 +63,7 @@ def _stems() -> Tensor:
     src = torch.stack([_stem_stream(song, stream[name]) for name in MUSDB_SOURCES])
     return src * (0.9 / src.sum(0).abs().max())  # mastered stems: their plain sum peaks at 3.7
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #3713b85b
+# %% ../nbs/1_foundations/05_mixtures.ipynb #4c4d2cec
 def example_song(
     sample_rate: int | None = None,  # Hz; None keeps the song's 44,100
     mono: bool = False,  # average the two channels
@@ -77,7 +77,7 @@ def example_song(
     src = src.clone() if sample_rate is None else resample(src, 44100, sample_rate).clone()
     return Mixture(src.sum(0), src, MUSDB_SOURCES, sample_rate or 44100)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #d2b86aef
+# %% ../nbs/1_foundations/05_mixtures.ipynb #f84f493e
 def _open_index(folder: Path) -> list[dict[str, str]]:
     """The rows of `folder/index.csv` as they are."""
     if not folder.is_dir():
@@ -90,7 +90,7 @@ def _open_index(folder: Path) -> list[dict[str, str]]:
         raise ValueError(f"index.csv in {str(folder)!r} has no rows; write one row per sound")
     return rows
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #1ee54e3d
+# %% ../nbs/1_foundations/05_mixtures.ipynb #8ff0c259
 def _read_index(folder: Path) -> list[dict[str, str]]:
     """One row per sound; an excerpt becomes one row per stem in its folder."""
     rows, order = _open_index(folder), {name: k for k, name in enumerate(MUSDB_SOURCES)}
@@ -107,7 +107,7 @@ def _read_index(folder: Path) -> list[dict[str, str]]:
         found += [row | {"file": f"{row['excerpt']}/{p.name}", "stem": p.stem} for p in stems]
     return found
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #90d59067
+# %% ../nbs/1_foundations/05_mixtures.ipynb #bae52ae6
 class _Info(NamedTuple):
     """What a file's header says."""
 
@@ -115,7 +115,7 @@ class _Info(NamedTuple):
     channels: int
     frames: int
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #12f86dbf
+# %% ../nbs/1_foundations/05_mixtures.ipynb #04495ec6
 def _check_file(folder: Path, name: str) -> _Info:
     """Look at one file's header."""
     path, cure = folder / name, "remove it from index.csv or make it again"
@@ -131,7 +131,7 @@ def _check_file(folder: Path, name: str) -> _Info:
         raise ValueError(f"{name!r} holds no samples; {cure}")
     return _Info(info.samplerate, info.channels, info.frames)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #1e66326a
+# %% ../nbs/1_foundations/05_mixtures.ipynb #5f3d83c9
 def _common(infos: dict[str, _Info], field: str, cure: str) -> int:
     """The value of `field` that all files share."""
     found = {getattr(info, field): name for name, info in infos.items()}
@@ -140,7 +140,7 @@ def _common(infos: dict[str, _Info], field: str, cure: str) -> int:
         raise ValueError(f"the files differ in {field}: {listed}; {cure}")
     return next(iter(found))
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #e47c96dd
+# %% ../nbs/1_foundations/05_mixtures.ipynb #d1d0430f
 def _bounds(number: int, row: dict[str, str], frames: int) -> tuple[int, int]:
     """Start and stop of a row in samples of its file, checked."""
     where = f"row {number} of index.csv"
@@ -153,7 +153,7 @@ def _bounds(number: int, row: dict[str, str], frames: int) -> tuple[int, int]:
         raise ValueError(f"{where}: [{start}, {stop}) is not inside {name}")
     return start, stop
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #13c248f2
+# %% ../nbs/1_foundations/05_mixtures.ipynb #b2a6126c
 def _decode(path: Path, start: int, stop: int) -> Tensor:
     """Samples [start, stop) of a file as (channel, time)."""
     try:
@@ -166,7 +166,7 @@ def _decode(path: Path, start: int, stop: int) -> Tensor:
         raise ValueError(f"{path.name!r} holds NaN or infinite samples; make it again")
     return torch.from_numpy(np.ascontiguousarray(raw.T))
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #275ec4af
+# %% ../nbs/1_foundations/05_mixtures.ipynb #83a6f3a4
 def _to_channels(wav: Tensor, channels: int | None, name: str) -> Tensor:
     """Average to one channel or double a mono recording; None changes nothing."""
     if channels in (None, len(wav)):
@@ -177,7 +177,7 @@ def _to_channels(wav: Tensor, channels: int | None, name: str) -> Tensor:
         raise ValueError(f"{name!r} has {len(wav)} channels, not {channels}; pass channels=1")
     return wav.expand(channels, -1).contiguous()
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #07eeb113
+# %% ../nbs/1_foundations/05_mixtures.ipynb #cd7e4e64
 class _Files:
     """Sound files of one folder, at one rate and channel count."""
 
@@ -201,7 +201,7 @@ class _Files:
         scale = self.rate / self.info[name].rate
         return self.cache[name][:, round(start * scale) : round(stop * scale)]
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #6adc4692
+# %% ../nbs/1_foundations/05_mixtures.ipynb #3a1fdb43
 class _Table(Sequence):
     """Rows that each name a stretch of a file."""
 
@@ -223,7 +223,7 @@ class _Table(Sequence):
         stop, first = first + math.ceil((start + frames) * scale), first + math.floor(start * scale)
         return self.files.read(name, first, min(stop, last))[:, :frames]
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #62199256
+# %% ../nbs/1_foundations/05_mixtures.ipynb #66add7c1
 class Corpus(_Table):
     """Sounds that a table names: a folder with `index.csv`, one sound per row.
 
@@ -253,12 +253,12 @@ class Corpus(_Table):
         part.rows, part.spans = [self.rows[i] for i in chosen], [self.spans[i] for i in chosen]
         return part
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #5bb4cdbd
+# %% ../nbs/1_foundations/05_mixtures.ipynb #19c74170
 def example_corpus() -> Corpus:
     """The voices that sepbook carries: 8 synthetic speakers, 8 sentences each, 8 kHz (CC0)."""
     return Corpus(Path(str(files("sepbook") / "data" / "voices")))
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #ce08055a
+# %% ../nbs/1_foundations/05_mixtures.ipynb #fb74d6b4
 def _names(corpus: Corpus, by: str) -> list[str]:
     """The values of a column, at least two."""
     names = sorted({row.get(by, "") for row in corpus.rows})
@@ -266,7 +266,7 @@ def _names(corpus: Corpus, by: str) -> list[str]:
         raise ValueError(f"two values of {by!r} are needed, but the table has only {names}")
     return names
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #d32f4da4
+# %% ../nbs/1_foundations/05_mixtures.ipynb #3865869c
 def split(
     corpus: Corpus,  # what to divide
     share: float = 0.2,  # part of the groups for the second corpus, at least one group
@@ -281,7 +281,7 @@ def split(
         lambda row: row[by] in held
     )
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #597773a9
+# %% ../nbs/1_foundations/05_mixtures.ipynb #e171ad83
 def _envelope(wav: np.ndarray, sample_rate: int) -> np.ndarray:
     """Magnitude smoothed twice with 30 ms, then held for 0.2 s."""
     from scipy.ndimage import maximum_filter1d
@@ -291,14 +291,14 @@ def _envelope(wav: np.ndarray, sample_rate: int) -> np.ndarray:
     smooth = lfilter([1 - decay], [1, -decay], lfilter([1 - decay], [1, -decay], np.abs(wav)))
     return maximum_filter1d(smooth, hold, origin=(hold - 1) // 2, mode="constant")
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #c21442d3
+# %% ../nbs/1_foundations/05_mixtures.ipynb #376397c0
 def _crossing(level: np.ndarray, margin: np.ndarray) -> float:
     """The level where the falling margin crosses zero, between two thresholds."""
     j = max(1, int(np.argmax(margin < 0)))
     part = margin[j - 1] / (margin[j - 1] - margin[j])
     return float(level[j - 1] + part * (level[j] - level[j - 1]))
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #98ca6036
+# %% ../nbs/1_foundations/05_mixtures.ipynb #25f02dbf
 def active_level(
     wav: Tensor,  # (channel, time); channels are averaged
     sample_rate: int,  # Hz
@@ -316,12 +316,12 @@ def active_level(
     level = 10 * np.log10(energy / np.maximum(count, 1))  # A_j
     return _crossing(level, level - threshold - 15.9)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #043991c9
+# %% ../nbs/1_foundations/05_mixtures.ipynb #8fa54bfa
 def _gain(db: float) -> float:
     """Decibels to a factor."""
     return 10 ** (db / 20)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #9729108c
+# %% ../nbs/1_foundations/05_mixtures.ipynb #8ca478b7
 def _k_weighting(sample_rate: int) -> np.ndarray:
     """The shelf and the high-pass filter of BS.1770 for any rate, as second-order sections."""
     k, gain = math.tan(math.pi * 1681.974450955533 / sample_rate), _gain(3.999843853973347)
@@ -333,14 +333,14 @@ def _k_weighting(sample_rate: int) -> np.ndarray:
     a = 1 + k / q + k * k
     return np.array([shelf, [1, -2, 1, 1, 2 * (k * k - 1) / a, (1 - k / q + k * k) / a]])
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #ed66440c
+# %% ../nbs/1_foundations/05_mixtures.ipynb #1d92f98f
 def _gated(power: np.ndarray) -> float:
     """Mean power in LUFS of the blocks that pass the absolute and the relative gate."""
     kept = power[power > 10 ** ((-70 + 0.691) / 10)]
     kept = kept[kept > kept.mean() / 10] if len(kept) else kept
     return float(-0.691 + 10 * np.log10(kept.mean())) if len(kept) else -math.inf
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #17df4c69
+# %% ../nbs/1_foundations/05_mixtures.ipynb #9029dc5d
 def loudness(
     wav: Tensor,  # (channel, time), one or two channels
     sample_rate: int,  # Hz
@@ -358,7 +358,7 @@ def loudness(
     ]
     return _gated(frames.mean(-1).sum(0))
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #91642f54
+# %% ../nbs/1_foundations/05_mixtures.ipynb #1e243f8a
 def _level(corpus: Corpus, level: str, i: int) -> float:
     """The level of sound `i` in dB, measured once and remembered."""
     known, key = corpus.files.levels, (level, corpus.rows[i]["file"], corpus.spans[i])
@@ -369,13 +369,13 @@ def _level(corpus: Corpus, level: str, i: int) -> float:
         raise ValueError(f"{key[1]!r} is silent in {list(key[2])}; remove it from index.csv")
     return known[key]
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #d10f6e58
+# %% ../nbs/1_foundations/05_mixtures.ipynb #53cf51f6
 def _fit(wav: Tensor, frames: int) -> Tensor:
     """Cut to `frames` samples, or put zeros at the end."""
     missing = frames - wav.shape[-1]
     return torch.nn.functional.pad(wav, (0, missing)) if missing > 0 else wav[..., :frames]
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #66f159e1
+# %% ../nbs/1_foundations/05_mixtures.ipynb #ff843ea0
 def _by_speaker(corpus: Corpus, n_src: int) -> list[list[int]]:
     """The rows of each speaker, of whom there must be at least `n_src`."""
     if "speaker" not in corpus.rows[0]:
@@ -389,7 +389,7 @@ def _by_speaker(corpus: Corpus, n_src: int) -> list[list[int]]:
         )
     return list(groups.values())
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #ceb7253a
+# %% ../nbs/1_foundations/05_mixtures.ipynb #378e1102
 class _Voices:
     """Draws sounds of different speakers from a corpus."""
 
@@ -407,7 +407,7 @@ class _Voices:
         """The factor that brings sound `i` to its level."""
         return _gain(target - (self.level(i) if self.level else 0.0))
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #76f04d48
+# %% ../nbs/1_foundations/05_mixtures.ipynb #b458d277
 def _piece(voices: _Voices, rows: list[int], frames: int, target: float, rng) -> Tensor:
     """`frames` samples of one speaker, cut from one sound or joined (padded) from several."""
     parts, missing = [], frames
@@ -421,7 +421,7 @@ def _piece(voices: _Voices, rows: list[int], frames: int, target: float, rng) ->
             break
     return _fit(torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0], frames)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #0875c3a1
+# %% ../nbs/1_foundations/05_mixtures.ipynb #aa51d232
 def _whole(voices: _Voices, groups: list, targets: np.ndarray, mode: str, rng) -> list[Tensor]:
     """One whole sound per speaker, cut to the shortest ("min") or padded to the longest ("max")."""
     chosen = [rows[rng.integers(len(rows))] for rows in groups]
@@ -429,7 +429,7 @@ def _whole(voices: _Voices, groups: list, targets: np.ndarray, mode: str, rng) -
     frames = (min if mode == "min" else max)(wav.shape[-1] for wav in wavs)
     return [_fit(wav, frames) for wav in wavs]
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #44b70eb0
+# %% ../nbs/1_foundations/05_mixtures.ipynb #fed6fca0
 def _by_song(corpus) -> list[dict[str, int]]:
     """The row of each stem for each song; all songs must have the same stems."""
     songs: dict[str, dict[str, int]] = {}
@@ -442,7 +442,7 @@ def _by_song(corpus) -> list[dict[str, int]]:
             raise ValueError(f"{name!r} has the stems {listed}; all songs need the same")
     return list(songs.values())
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #24aee00e
+# %% ../nbs/1_foundations/05_mixtures.ipynb #d59a6064
 class _Stems:
     """Draws the stems of one song, or of several, from a corpus of excerpts."""
 
@@ -461,7 +461,7 @@ class _Stems:
             [self.songs[k][j]] for j, k in enumerate(rng.choice(len(self.songs), n, replace=few))
         ]
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #1a8649f4
+# %% ../nbs/1_foundations/05_mixtures.ipynb #c21eaf7f
 def _cut_stems(stems: _Stems, frames: int, augment: Callable | None, rng) -> Tensor:
     """One piece of music as (source, channel, time)."""
     parts, want = [], frames if augment is None else math.ceil(1.25 * frames)
@@ -473,7 +473,7 @@ def _cut_stems(stems: _Stems, frames: int, augment: Callable | None, rng) -> Ten
     gains = [_gain(db) for db in rng.uniform(*stems.range, len(stems.sources))]
     return torch.cat(parts) * torch.tensor(gains, dtype=torch.float32)[:, None, None]
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #42e0f713
+# %% ../nbs/1_foundations/05_mixtures.ipynb #cc56e143
 def _cut_voices(voices: _Voices, frames: int, mode: str, augment: Callable | None, rng) -> Tensor:
     """The voices of one mixture as (source, channel, time)."""
     groups, targets = voices.pick(rng)
@@ -483,7 +483,7 @@ def _cut_voices(voices: _Voices, frames: int, mode: str, augment: Callable | Non
     parts = [_piece(voices, rows, want, target, rng) for rows, target in zip(groups, targets)]
     return torch.stack([_fit(augment(part, rng) if augment else part, frames) for part in parts])
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #aa7d1c23
+# %% ../nbs/1_foundations/05_mixtures.ipynb #c980dc57
 def _noise(corpus: Corpus, src: np.ndarray, snr_range: tuple[float, float], rng) -> np.ndarray:
     """A piece of noise as long as `src`, at an SNR against its loudest source."""
     i, frames = int(rng.integers(len(corpus))), src.shape[-1]
@@ -494,19 +494,19 @@ def _noise(corpus: Corpus, src: np.ndarray, snr_range: tuple[float, float], rng)
     wanted = np.sqrt(np.square(src).mean(axis=(1, 2)).max()) / _gain(rng.uniform(*snr_range))
     return wav * np.float32(wanted / max(1e-8, np.sqrt(np.square(wav).mean())))
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #9297deda
+# %% ../nbs/1_foundations/05_mixtures.ipynb #655dc2ac
 def _one_of(name: str, value: str, allowed: str) -> None:
     """Raise ValueError unless `value` is one of the words in `allowed`."""
     if value not in allowed.split():
         raise ValueError(f"{name} is {value!r}; use one of {', '.join(allowed.split())}")
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #72270a48
+# %% ../nbs/1_foundations/05_mixtures.ipynb #06f56b77
 def _check_range(name: str, pair: tuple[float, float]) -> None:
     """Raise ValueError unless `pair` is (lowest, highest)."""
     if len(pair) != 2 or not -200 <= pair[0] <= pair[1] <= 200:
         raise ValueError(f"{name} is {pair}; give (lowest, highest) in dB")
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #391a8099
+# %% ../nbs/1_foundations/05_mixtures.ipynb #9b4f5013
 def _check_numbers(seconds: float, size: int, seed: int, remix: float) -> None:
     """Raise ValueError for numbers that make no data set."""
     if not (0 < seconds < math.inf and size > 0 and seed >= 0 and 0 <= remix <= 1):
@@ -515,7 +515,7 @@ def _check_numbers(seconds: float, size: int, seed: int, remix: float) -> None:
             f"{given}: seconds and size must be positive, seed at least 0, remix in 0..1"
         )
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #4e257e24
+# %% ../nbs/1_foundations/05_mixtures.ipynb #76f1a409
 def _add_up(src: Tensor, noise: np.ndarray | None) -> tuple[Tensor, Tensor]:
     """The mixture and its sources, turned down together if the mixture exceeds 0.9."""
     wave = src.numpy()  # torch would start threads here, which get in each other's way in workers
@@ -524,7 +524,7 @@ def _add_up(src: Tensor, noise: np.ndarray | None) -> tuple[Tensor, Tensor]:
     wave *= scale
     return torch.from_numpy(wave.sum(0) + noise * scale), src
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #c8a93c13
+# %% ../nbs/1_foundations/05_mixtures.ipynb #85aaeea5
 class _Items(Dataset):
     """What every data set of drawn mixtures does: item i depends on (seed, epoch, i)."""
 
@@ -543,7 +543,7 @@ class _Items(Dataset):
         noise = _noise(self.noise, src.numpy(), self.noise_snr, rng) if self.noise else None
         return _add_up(src, noise)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #e3af6295
+# %% ../nbs/1_foundations/05_mixtures.ipynb #e6fb7819
 def _check_mixing(data, level: str, short: str, level_range: tuple) -> None:
     """Raise ValueError for words and ranges that mean nothing."""
     _one_of("mode", data.mode, "fixed min max")
@@ -555,7 +555,7 @@ def _check_mixing(data, level: str, short: str, level_range: tuple) -> None:
         rates = f"{data.noise.sample_rate} Hz, the corpus {data.sample_rate} Hz"
         raise ValueError(f"the noise has {rates}; open it with sample_rate={data.sample_rate}")
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #c0b6a1fb
+# %% ../nbs/1_foundations/05_mixtures.ipynb #804e2c3c
 def _set_voices(data, n_src: int, short: str, level: str | None, level_range, remix: float) -> None:
     """Prepare a data set of voices."""
     defaults = {"active": (-28.5, -23.5), "lufs": (-33.0, -25.0), "none": (0.0, 0.0)}
@@ -566,7 +566,7 @@ def _set_voices(data, n_src: int, short: str, level: str | None, level_range, re
     data.sources = tuple(f"s{k + 1}" for k in range(n_src))
     data._draw = partial(_cut_voices, data.voices, data.frames, data.mode, data.augment)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #8a471018
+# %% ../nbs/1_foundations/05_mixtures.ipynb #0c4272d1
 def _set_songs(data, n_src: int, short: str, level: str | None, level_range, remix: float) -> None:
     """Prepare a data set of songs."""
     _check_mixing(data, level or "none", short, level_range or (0.0, 0.0))
@@ -576,7 +576,7 @@ def _set_songs(data, n_src: int, short: str, level: str | None, level_range, rem
     data.sources = stems.sources
     data._draw = partial(_cut_stems, stems, data.frames, data.augment)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #b08017d1
+# %% ../nbs/1_foundations/05_mixtures.ipynb #9d91eb41
 class MixtureDataset(_Items):
     """Mixtures made on the fly: items (mix, src) that depend on (seed, epoch, i) only.
 
@@ -608,7 +608,7 @@ class MixtureDataset(_Items):
         prepare = _set_songs if "stem" in corpus.rows[0] else _set_voices
         prepare(self, n_src, short, level, level_range, remix)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #9d907f96
+# %% ../nbs/1_foundations/05_mixtures.ipynb #6d8a64e2
 def preload(
     corpus: Corpus,  # what to decode
     level: str | None = "active",  # the level to measure, too: "active", "lufs", or None
@@ -619,7 +619,7 @@ def preload(
         measure(i)
     return corpus
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #ea263577
+# %% ../nbs/1_foundations/05_mixtures.ipynb #4e2a96bf
 def _joined(corpus: Corpus, speaker: str, frames: int, rng: np.random.Generator) -> Tensor:
     """A speaker's sounds in random order, cut to `frames` samples with a fade of 10 ms."""
     rows = rng.permutation([i for i, row in enumerate(corpus.rows) if row["speaker"] == speaker])
@@ -632,7 +632,7 @@ def _joined(corpus: Corpus, speaker: str, frames: int, rng: np.random.Generator)
     wav[:, frames - fade :] *= torch.linspace(1, 0, fade)
     return wav * (0.05 / wav.square().mean().sqrt())
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #0e319ffa
+# %% ../nbs/1_foundations/05_mixtures.ipynb #8f1b252f
 def example_voices(
     n_src: int = 2,  # different speakers, 1 to 8
     seconds: float = 4.0,  # length
@@ -652,7 +652,7 @@ def example_voices(
     src = resample(torch.stack(src), corpus.sample_rate, sample_rate)
     return Mixture(src.sum(0), src, tuple(f"s{k + 1}" for k in range(n_src)), sample_rate)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #5ad1d0d7
+# %% ../nbs/1_foundations/05_mixtures.ipynb #4a8f8499
 def _steps(spec: Tensor, hop: int, n_fft: int) -> Tensor:
     """Phase step from each frame to the next, within half a turn of what bin k expects."""
     bins = torch.arange(spec.shape[-2], device=spec.device, dtype=spec.real.dtype)[:, None]
@@ -660,12 +660,12 @@ def _steps(spec: Tensor, hop: int, n_fft: int) -> Tensor:
     off = spec[..., 1:].angle() - spec[..., :-1].angle() - expected
     return expected + off - 2 * math.pi * torch.round(off / (2 * math.pi))
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #5b202d0d
+# %% ../nbs/1_foundations/05_mixtures.ipynb #eca1efbc
 def _window_for(sample_rate: int) -> int:
     """About 46 ms as a power of two."""
     return 2 ** round(math.log2(0.046 * sample_rate))
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #e74f83e5
+# %% ../nbs/1_foundations/05_mixtures.ipynb #7e2f86e0
 def _vocode(spec: Tensor, rate: float, hop: int, n_fft: int) -> Tensor:
     """A spectrogram that passes `rate` times as fast."""
     at = torch.arange(0, spec.shape[-1] - 1, rate, dtype=torch.float64, device=spec.device)
@@ -676,7 +676,7 @@ def _vocode(spec: Tensor, rate: float, hop: int, n_fft: int) -> Tensor:
     phase = torch.remainder(spec[..., :1].angle() + turned, 2 * math.pi)
     return torch.polar(mag, phase.to(mag.dtype))
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #9b2ed1f2
+# %% ../nbs/1_foundations/05_mixtures.ipynb #10c59c91
 def stretch(
     wav: Tensor,  # (..., time)
     rate: float,  # 2: twice as fast, half as long
@@ -692,7 +692,7 @@ def stretch(
     spec = stft(wav, n_fft=n_fft, hop=n_fft // 4)
     return _fit(istft(_vocode(spec, rate, n_fft // 4, n_fft), n_fft=n_fft, hop=n_fft // 4), length)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #b1f0cf32
+# %% ../nbs/1_foundations/05_mixtures.ipynb #e7929573
 def pitch_shift(
     wav: Tensor,  # (..., channel, time)
     semitones: float,  # 12: an octave up
@@ -703,7 +703,7 @@ def pitch_shift(
     longer = stretch(wav, 1 / factor, sample_rate)
     return _fit(resample(longer, round(sample_rate * factor), sample_rate), wav.shape[-1])
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #13cf075a
+# %% ../nbs/1_foundations/05_mixtures.ipynb #4516d6e0
 def _log_envelope(spec: Tensor, sample_rate: int) -> Tensor:
     """The smooth part of the log magnitude: (..., frequency, frame)."""
     cepstrum = torch.fft.irfft(spec.abs().clamp(min=1e-5).log(), dim=-2)
@@ -711,7 +711,7 @@ def _log_envelope(spec: Tensor, sample_rate: int) -> Tensor:
     cepstrum[..., keep : cepstrum.shape[-2] - keep + 1, :] = 0
     return torch.fft.rfft(cepstrum, dim=-2).real
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #3a8e747f
+# %% ../nbs/1_foundations/05_mixtures.ipynb #307d0654
 def _warp(envelope: Tensor, factor: float) -> Tensor:
     """Read an envelope (..., frequency, frame) at frequencies `factor` times lower."""
     at = torch.arange(envelope.shape[-2], dtype=torch.float64) / factor
@@ -719,7 +719,7 @@ def _warp(envelope: Tensor, factor: float) -> Tensor:
     part = (at - left).clamp(max=1).to(envelope)[:, None]
     return (1 - part) * envelope[..., left, :] + part * envelope[..., left + 1, :]
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #3b8a3fef
+# %% ../nbs/1_foundations/05_mixtures.ipynb #cbbf9471
 def shift_envelope(
     wav: Tensor,  # (..., time)
     factor: float,  # 1.2: formants 20 % higher, as from a shorter vocal tract
@@ -734,7 +734,7 @@ def shift_envelope(
     gain = (_warp(old, factor) - old).clamp(-5, 5).exp()
     return istft(spec * gain, length=wav.shape[-1], n_fft=n_fft, hop=n_fft // 4)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #79f74858
+# %% ../nbs/1_foundations/05_mixtures.ipynb #2b564e50
 def remix_batch(
     src: Tensor,  # (batch, source, channel, time)
     generator: torch.Generator | None = None,  # for repeatable shuffles
@@ -748,7 +748,7 @@ def remix_batch(
     mixed = src[order.to(src.device), torch.arange(src.shape[1], device=src.device)]
     return mixed.sum(1), mixed
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #eca5e52a
+# %% ../nbs/1_foundations/05_mixtures.ipynb #69f1de1c
 def active_windows(
     wav: Tensor,  # (..., channel, time)
     window: int,  # samples per window; an incomplete last one is dropped
@@ -761,7 +761,7 @@ def active_windows(
     power = wav[..., : count * window].unflatten(-1, (count, window)).square().mean(dim=(-1, -3))
     return power > 10 ** (threshold_db / 10)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #dcae0583
+# %% ../nbs/1_foundations/05_mixtures.ipynb #8ff34959
 def _band_features(mix: Tensor, sample_rate: int, window: int) -> Tensor:
     """What each window sounds like: (window, 3 * band)."""
     n_fft, count = _window_for(sample_rate), mix.shape[-1] // window
@@ -777,7 +777,7 @@ def _band_features(mix: Tensor, sample_rate: int, window: int) -> Tensor:
     rise = log.diff(dim=-1).clamp(min=0).mean(-1)
     return torch.cat([log.mean(-1), log.std(-1), rise]).T
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #59b6585d
+# %% ../nbs/1_foundations/05_mixtures.ipynb #42fcee9e
 def _labelled(src: Tensor, window: int, sample_rate: int) -> tuple[Tensor, Tensor]:
     """Features and presence (window, source) of every sum of some of the stems."""
     active, features, labels = active_windows(src, window), [], []
@@ -787,7 +787,7 @@ def _labelled(src: Tensor, window: int, sample_rate: int) -> tuple[Tensor, Tenso
         labels.append((active & chosen[:, None]).T)
     return torch.cat(features), torch.cat(labels).float()
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #8420b806
+# %% ../nbs/1_foundations/05_mixtures.ipynb #b9c1b3bf
 def _logistic(x: Tensor, y: Tensor, decay: float) -> tuple[Tensor, Tensor]:
     """Weights and bias of one logistic regression per column of y, fitted with L-BFGS."""
     weight = torch.zeros(x.shape[1], y.shape[1], requires_grad=True)
@@ -803,7 +803,7 @@ def _logistic(x: Tensor, y: Tensor, decay: float) -> tuple[Tensor, Tensor]:
     solver.step(cost)
     return weight.detach(), bias.detach()
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #916b4ded
+# %% ../nbs/1_foundations/05_mixtures.ipynb #7b1f261d
 class ActivityDetector:
     """Tells from a mixture which sources sound in each window."""
 
@@ -829,7 +829,7 @@ class ActivityDetector:
         features = _band_features(mix, self.sample_rate, self.window)
         return torch.sigmoid((features - self.mean) / self.std @ self.weight + self.bias).T
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #5700d1b7
+# %% ../nbs/1_foundations/05_mixtures.ipynb #1808fb83
 def remix_unlabelled(
     mix: Tensor,  # a song without stems: (channel, time)
     presence: Tensor,  # how probably the source sounds in each window: (window,)
@@ -851,7 +851,7 @@ def remix_unlabelled(
         src = torch.stack([stem[:, start : start + window], rest[:, :window]])
         yield src.sum(0), src
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #4d782510
+# %% ../nbs/1_foundations/05_mixtures.ipynb #13780dee
 class _WavSong(NamedTuple):
     """A song of MUSDB18-HQ: one WAV file per stem."""
 
@@ -864,7 +864,7 @@ class _WavSong(NamedTuple):
         """Samples [start, stop) of one stem."""
         return _to_channels(_decode(Path(self.paths[stem]), start, stop), 2, self.name)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #cbd135c9
+# %% ../nbs/1_foundations/05_mixtures.ipynb #e5355167
 class _StemSong(NamedTuple):
     """A song of MUSDB18: one stem file, read by musdb through ffmpeg."""
 
@@ -880,7 +880,7 @@ class _StemSong(NamedTuple):
         wav = self.track.audio if stem == "mixture" else self.track.sources[stem].audio
         return _fit(torch.from_numpy(np.ascontiguousarray(wav.T)).float(), stop - start)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #aa97e2da
+# %% ../nbs/1_foundations/05_mixtures.ipynb #f1f8ecaf
 class _PackagedSong(NamedTuple):
     """The example song in the place of a data set that can't be had."""
 
@@ -893,7 +893,7 @@ class _PackagedSong(NamedTuple):
         wav = _stems().sum(0) if stem == "mixture" else _stems()[MUSDB_SOURCES.index(stem)]
         return wav[:, start:stop].clone()
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #8946412f
+# %% ../nbs/1_foundations/05_mixtures.ipynb #c048897c
 class Songs(Sequence):
     """Songs with MUSDB18's stems: items (mix, src), and a corpus of stems for MixtureDataset."""
 
@@ -929,7 +929,7 @@ class Songs(Sequence):
         wav = song.read(self.sources[i % 4], first, min(stop, song.frames))
         return resample(wav, song.rate, self.sample_rate)[:, :frames]
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #c4e4ca4b
+# %% ../nbs/1_foundations/05_mixtures.ipynb #9b2157be
 def _open_track(track, is_wav: bool) -> _WavSong | _StemSong:
     """A reader for one of musdb's tracks."""
     missing = [name for name in MUSDB_SOURCES if name not in track.sources]
@@ -941,7 +941,7 @@ def _open_track(track, is_wav: bool) -> _WavSong | _StemSong:
     info = [_check_file(Path(path).parent, Path(path).name) for path in paths.values()]
     return _WavSong(track.name, paths, info[0].rate, min(i.frames for i in info))
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #1c9739f8
+# %% ../nbs/1_foundations/05_mixtures.ipynb #6babae8c
 def musdb18(
     root: str | Path | None = None,  # folder with train/ and test/; None: the variable MUSDB_PATH
     subset: str = "train",  # "train" or "test"
@@ -968,7 +968,7 @@ def musdb18(
         raise FileNotFoundError(f"no {kind} in {subset!r} of {str(database.root)!r}; see is_wav")
     return Songs([_open_track(track, is_wav) for track in database], sample_rate)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #7cfd4b32
+# %% ../nbs/1_foundations/05_mixtures.ipynb #532d0e6c
 def _previews(root, subset: str, split: str | None, sample_rate: int) -> Songs:
     """MUSDB18's 7 s previews, or the example song where they can't be fetched."""
     import socket
@@ -988,7 +988,7 @@ def _previews(root, subset: str, split: str | None, sample_rate: int) -> Songs:
     finally:
         socket.setdefaulttimeout(waiting)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #08d475a1
+# %% ../nbs/1_foundations/05_mixtures.ipynb #8ddeffb8
 _TASKS = {  # as in torchaudio: the mixture's folder, and what is to be found in it
     "sep_clean": "mix_clean",
     "sep_noisy": "mix_both",
@@ -996,7 +996,7 @@ _TASKS = {  # as in torchaudio: the mixture's folder, and what is to be found in
     "enh_both": "mix_both",
 }
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #380a7793
+# %% ../nbs/1_foundations/05_mixtures.ipynb #76e103d1
 class LibriMix(Sequence):
     """The mixtures of one LibriMix folder: items (mix, src)."""
 
@@ -1022,14 +1022,14 @@ class LibriMix(Sequence):
             )
         return wavs[0], torch.stack(wavs[1:])
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #cfe7402d
+# %% ../nbs/1_foundations/05_mixtures.ipynb #6ecefa5a
 def _folder(path: Path) -> Path:
     """A folder that must exist."""
     if not path.is_dir():
         raise FileNotFoundError(f"no folder {str(path)!r}; the scripts of LibriMix make it")
     return path
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #2a5b12eb
+# %% ../nbs/1_foundations/05_mixtures.ipynb #b5f5e657
 def _read_checked(path: Path, sample_rate: int) -> Tensor:
     """A file that must be at `sample_rate`."""
     wav, rate = load(path)
@@ -1037,7 +1037,7 @@ def _read_checked(path: Path, sample_rate: int) -> Tensor:
         raise ValueError(f"{path.name!r} is at {rate} Hz, but its folder promises {sample_rate} Hz")
     return wav
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #06a2deb6
+# %% ../nbs/1_foundations/05_mixtures.ipynb #878c8e9d
 def librimix(
     root: str | Path,  # holds Libri2Mix or Libri3Mix, or is one of them
     n_src: int = 2,  # speakers: 2 or 3
@@ -1060,7 +1060,7 @@ def librimix(
     wanted = [_TASKS[task], *names.get(task, [f"s{k + 1}" for k in range(n_src)])]
     return LibriMix([_folder(part / name) for name in wanted], sample_rate)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #77a99f31
+# %% ../nbs/1_foundations/05_mixtures.ipynb #c359b462
 class Wsj0Mix(Sequence):
     """Mixtures made from a list: items (mix, src)."""
 
@@ -1085,7 +1085,7 @@ class Wsj0Mix(Sequence):
         src = src * (0.9 / max(float(src.abs().max()), float(src.sum(0).abs().max())))
         return src.sum(0), src
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #5a07ff5b
+# %% ../nbs/1_foundations/05_mixtures.ipynb #2994c997
 def _parse_line(number: int, line: str, root: Path) -> tuple[list[Path], list[float]]:
     """Files and levels of one line of a mixing list."""
     words = line.split()
@@ -1102,7 +1102,7 @@ def _parse_line(number: int, line: str, root: Path) -> tuple[list[Path], list[fl
             )
     return paths, levels
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #feac1e38
+# %% ../nbs/1_foundations/05_mixtures.ipynb #8898988f
 def wsj0mix(
     list_file: str | Path,  # mixing list: "file dB file dB" in each line
     wsj_root: str | Path,  # what the names in the list start from
@@ -1125,7 +1125,7 @@ def wsj0mix(
     pairs = [_parse_line(k, line, Path(wsj_root)) for k, line in enumerate(lines, 1)]
     return Wsj0Mix(pairs, sample_rate, mode)
 
-# %% ../nbs/1_foundations/05_mixtures.ipynb #bea5353f
+# %% ../nbs/1_foundations/05_mixtures.ipynb #60578095
 def fetch(
     url: str,  # where the file is
     sha256: str,  # its checksum, 64 hexadecimal digits

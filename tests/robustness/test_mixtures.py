@@ -427,6 +427,9 @@ def test_active_level():
     assert abs(active_level(noise, RATE) + 20) < 0.3  # no pauses: its RMS
     paused = torch.cat([noise, torch.zeros(1, 160000)], -1)
     assert abs(active_level(paused, RATE) - active_level(noise, RATE)) < 0.2
+    for drop, want in [(12, -22.7), (30, -20.0)]:  # a margin of 15.9 dB: 12 is speech, 30 a pause
+        soft = torch.cat([noise, noise * 10 ** (-drop / 20)], -1)
+        assert abs(active_level(soft, RATE) - want) < 0.5
     assert (
         active_level(torch.zeros(1, 800), RATE) == -np.inf == loudness(torch.zeros(1, 8000), RATE)
     )
