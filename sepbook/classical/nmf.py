@@ -26,7 +26,9 @@ def beta_divergence(
     beta: float = 1.0,  # 2: Euclidean; 1: Kullback-Leibler (KL); 0: Itakura-Saito (IS)
 ) -> Tensor:  # the sum over all entries, a float64 scalar
     """How badly `M` models `V`. Source: Fevotte and Idier 2011, eq. 2."""
-    if beta == 1:
+    if beta == 2:
+        cost = (V - M).square() / 2
+    elif beta == 1:
         cost = torch.xlogy(V, V / M) - V + M
     elif beta == 0:
         cost = V / M - (V / M).log() - 1
