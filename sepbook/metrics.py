@@ -73,10 +73,19 @@ def si_bss_eval(
         scores[:, j] = _db(_energy(target), _energy(errors))
     return tuple(scores)
 
+# %% ../nbs/1_foundations/04_metrics.ipynb #77bfaeb1
+def _rfft(wav: torch.Tensor, n_fft: int) -> torch.Tensor:
+    """Half the spectra of real signals, zero-padded to `n_fft`."""
+    if wav.device.type != "cpu":
+        return torch.fft.rfft(wav, n_fft)
+    from scipy.fft import rfft  # on a CPU twice as fast as torch's
+
+    return torch.from_numpy(rfft(wav.numpy(), n_fft, workers=torch.get_num_threads()))
+
 # %% ../nbs/1_foundations/04_metrics.ipynb #c9ab8fe0
 def _correlate(a: torch.Tensor, b: torch.Tensor, taps: int) -> torch.Tensor:
     """Correlations (i, j, lag) of a (i, time) and b (j, time) at lags -(taps-1) ... taps-1."""
-    reach, n_fft = taps - 1, 8 * max(128, taps)
+    reach, n_fft = taps - 1, 16 * max(128, taps)
     block = n_fft - 2 * reach
     short = -a.shape[-1] % block
     a = torch.nn.functional.pad(a, (0, short)).unfold(-1, block, block).unbind(1)
@@ -84,16 +93,18 @@ def _correlate(a: torch.Tensor, b: torch.Tensor, taps: int) -> torch.Tensor:
     total = torch.zeros((), dtype=torch.complex128, device=a[0].device)
     total = total.expand(len(a[0]), len(b[0]), n_fft // 2 + 1).clone()
     for one, around in zip(a, b):
-        total.addcmul_(torch.fft.rfft(one, n_fft).conj()[:, None], torch.fft.rfft(around))
+        total.addcmul_(_rfft(one, n_fft).conj()[:, None], _rfft(around, n_fft))
     return torch.fft.irfft(total, n_fft)[..., : 2 * reach + 1]
 
 # %% ../nbs/1_foundations/04_metrics.ipynb #a67f1ec4
 def _normal_equations(est: torch.Tensor, src: torch.Tensor, taps: int) -> tuple:
     """Gram matrix (in tap, in tap) and right-hand sides (in tap, out) of est, src (wave, time)."""
     lags = _correlate(src, torch.cat([src, est]), taps)
-    gram = lags[:, : len(src)].unfold(-1, taps, 1).flip(-1)
+    between = lags[:, : len(src)].cpu().numpy()
+    gram = np.lib.stride_tricks.sliding_window_view(between, taps, -1)[..., ::-1]
     rhs = lags[:, len(src) :, taps - 1 :]
-    return rearrange(gram, "i j k l -> (i k) (j l)"), rearrange(rhs, "i o k -> (i k) o")
+    gram = np.ascontiguousarray(rearrange(gram, "i j k l -> (i k) (j l)"))
+    return torch.from_numpy(gram).to(lags), rearrange(rhs, "i o k -> (i k) o")
 
 # %% ../nbs/1_foundations/04_metrics.ipynb #49de374e
 def _distortion_filters(est: torch.Tensor, src: torch.Tensor, taps: int) -> tuple:
@@ -118,10 +129,10 @@ def _projections(est, src, taps: int, window: int, hop: int) -> Iterator[tuple]:
     from scipy.fft import next_fast_len
 
     n_fft = next_fast_len(window + taps - 1, real=True)
-    own, every = (torch.fft.rfft(x, n_fft) for x in _distortion_filters(est, src, taps))
+    own, every = (_rfft(x, n_fft) for x in _distortion_filters(est, src, taps))
     frames = (x.unfold(-1, window, hop).unbind(-2) for x in (src, est))
     for s, y in zip(*frames):
-        s, y = torch.fft.rfft(s, n_fft), torch.fft.rfft(y, n_fft)
+        s, y = _rfft(s, n_fft), _rfft(y, n_fft)
         p, q = torch.zeros_like(y), torch.zeros_like(y).flatten(0, 1)
         for i in range(s.shape[1]):
             p.addcmul_(s[: len(est), i, None], own[:, i])

@@ -51,7 +51,7 @@ def safe_exponent(
 
 # %% ../../nbs/2_classical/13_nmf.ipynb #92840a91
 EPS = torch.finfo(torch.float32).eps  # 1.2e-7: the floor of a model, relative to the mean of V
-TINY = 1e-16  # the floor of a factor
+TINY = 1e-30  # the floor of a factor
 
 # %% ../../nbs/2_classical/13_nmf.ipynb #8f94775e
 def _check_matrix(A: Tensor, name: str, shape: tuple = (None, None)) -> Tensor:
@@ -91,23 +91,19 @@ def _scale_(A: Tensor, numerator: Tensor, denominator: Tensor, exponent: float) 
     A.mul_(ratio).clamp_(min=TINY)
 
 # %% ../../nbs/2_classical/13_nmf.ipynb #fea167d9
-def _step_(
-    V: Tensor, Wt: Tensor, H: Tensor, beta: float, hold: int, M: Tensor, P: Tensor | None
+def _update_(
+    A: Tensor, B: Tensor, V: Tensor, beta: float, hold: int, M: Tensor, P: Tensor | None
 ) -> None:
-    """Update the free templates, `Wt[hold:]`, then `H`, in place. `M`, `P`: scratch."""
-    exponent, free, active = safe_exponent(beta), Wt[hold:], H[hold:]
-    if beta == 2:
-        if len(free):
-            _scale_(free, active @ V.T, (active @ H.T) @ Wt, exponent)
-        _scale_(H, Wt @ V, (Wt @ Wt.T) @ H, exponent)
+    """Update the rows `A[hold:]` of V = A.T @ B in place. `M`, `P`: scratch of V's shape."""
+    if hold == len(A):
         return
-    if len(free):
-        R, P = _shares_(torch.mm(Wt.T, H, out=M), V, beta, P)
-        bottom = active.sum(1, keepdim=True) if P is None else active @ P.T
-        _scale_(free, active @ R.T, bottom, exponent)
-    R, P = _shares_(torch.mm(Wt.T, H, out=M), V, beta, P)
-    bottom = Wt.sum(1, keepdim=True) if P is None else Wt @ P
-    _scale_(H, Wt @ R, bottom, exponent)
+    exponent, rows, other = safe_exponent(beta), A[hold:], B[hold:]
+    if beta == 2:
+        _scale_(rows, other @ V.T, (other @ B.T) @ A, exponent)
+        return
+    R, P = _shares_(torch.mm(A.T.contiguous(), B, out=M), V, beta, P)
+    bottom = other.sum(1, keepdim=True) if P is None else other @ P.T
+    _scale_(rows, other @ R.T, bottom, exponent)
 
 # %% ../../nbs/2_classical/13_nmf.ipynb #f0548a66
 def _start(shape: tuple[int, int], like: Tensor, level: float, seed: int) -> Tensor:
@@ -155,13 +151,16 @@ def nmf(
     """
     V = _check_matrix(V, "V")
     V, Wt, H, scale = _prepare(V, _rank(V, rank, W, H, hold), beta, W, H, hold, seed)
-    M, P, costs = torch.empty_like(V), None if beta in (1, 2) else torch.empty_like(V), []
+    sides = [(Wt, H, V, hold), (H, Wt, V.T.contiguous(), 0)]
+    M, P = V.new_empty(V.numel()), None if beta in (1, 2) else V.new_empty(V.numel())
+    costs = []
     for step in range(n_iter + 1):
         if track or step == n_iter:
-            model = torch.mm(Wt.T, H, out=M).clamp_(min=EPS)
+            model = torch.mm(Wt.T, H, out=M.view(V.shape)).clamp_(min=EPS)
             costs.append(beta_divergence(V, model, beta))
-        if step < n_iter:
-            _step_(V, Wt, H, beta, hold, M, P)
+        for A, B, data, held in sides if step < n_iter else ():
+            scratch = (None if x is None else x.view(data.shape) for x in (M, P))
+            _update_(A, B, data, beta, held, *scratch)
     return Factors(Wt.T, H * scale, torch.stack(costs) * scale**beta)
 
 # %% ../../nbs/2_classical/13_nmf.ipynb #f695edf6
