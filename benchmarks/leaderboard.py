@@ -1,8 +1,8 @@
-"""Every system so far on the same two mixtures: the song's last three seconds, and two voices.
+"""Every system so far on the same two mixtures: three seconds of the song, and two voices.
 
     python benchmarks/leaderboard.py        writes results/leaderboard.json
 
-SI-SDR in dB. A system that learns sees the song's first three seconds, and the other sentences of
+SI-SDR in dB. A system that learns sees the three seconds before, and the other sentences of
 the two speakers. An oracle is given the true sources: it shows how far its kind of mask can go.
 """
 
@@ -44,10 +44,11 @@ class Fixed:
 
 
 def song_task() -> tuple[Mixture, torch.Tensor]:
-    """The last three seconds of the song, and its first three seconds to learn from."""
+    """Seconds 3 to 6 of the song, and its first three seconds to learn from."""
     song = example_song()
-    half = song.mix.shape[-1] // 2
-    test = song._replace(mix=song.mix[..., half:], src=song.src[..., half:])
+    half = 3 * song.sample_rate
+    late = slice(half, 2 * half)
+    test = song._replace(mix=song.mix[..., late], src=song.src[..., late])
     return test, song.src[..., :half]
 
 
