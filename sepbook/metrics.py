@@ -481,7 +481,7 @@ def score(
     sample_rate: int | None = None,  # Hz, for v4, pesq and stoi
     sources: Sequence[str] | None = None,  # names of the estimates; None: s1, s2 ...
     item: int | str = 0,  # what the column "item" says
-):
+) -> object:  # a pandas DataFrame
     """Measure finished estimates: a DataFrame with a row for each; NaN for silent sources."""
     import pandas as pd
 
@@ -564,7 +564,7 @@ def evaluate(
     sample_rate: int | None = None,  # Hz, where the data does not say it
     device: str | torch.device | None = None,  # where mixtures are sent; None: left where they are
     progress: bool = False,  # show a bar
-):
+) -> object:  # a pandas DataFrame
     """Measure a separator on a data set: a pandas DataFrame, one row for each item and source.
 
     Raises: ValueError if rates, channels, names or shapes do not fit, or a metric is unknown.
@@ -588,7 +588,7 @@ def evaluate(
 def summarize(
     scores,  # the DataFrame of `evaluate`
     confidence: float = 0.95,  # of the interval, Student's t over items
-):
+) -> object:  # a pandas DataFrame
     """Mean, half width of its confidence interval, median and count, by source and over all."""
     import pandas as pd
     from scipy.stats import t
