@@ -586,7 +586,7 @@ def evaluate(
 
 # %% ../nbs/1_foundations/04_metrics.ipynb #2e264543
 def summarize(
-    scores,  # the DataFrame of `evaluate`
+    scores: object,  # the DataFrame of `evaluate`
     confidence: float = 0.95,  # of the interval, Student's t over items
 ) -> object:  # a pandas DataFrame
     """Mean, half width of its confidence interval, median and count, by source and over all."""

@@ -38,9 +38,10 @@ STATUS = "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.sta
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A JupyterLab server over a copy of nbs/, so that running the cells changes nothing here."""
+    """A JupyterLab server over a copy of the course, so that running the cells changes nothing here."""
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(NBS, folder / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copytree(ROOT / "results", folder / "results")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
