@@ -38,7 +38,7 @@ STATUS = "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.sta
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A JupyterLab server over a copy of the course, so that running the cells changes nothing here."""
+    """A JupyterLab server over a copy of the course: running the cells changes nothing here."""
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(NBS, folder / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     shutil.copytree(ROOT / "results", folder / "results")
