@@ -7,7 +7,7 @@ import sys
 from configparser import ConfigParser
 
 import pytest
-from course import ROOT
+from course import ROOT, chapters
 
 results = sorted((ROOT / "results").glob("*.json"))
 
@@ -71,3 +71,13 @@ def test_no_large_files():
         n for n in tracked() if n and (ROOT / n).exists() and (ROOT / n).stat().st_size > 1_000_000
     ]
     assert not large, large
+
+
+def test_the_map_is_true():
+    """The home page links every chapter that exists and marks every other one as to come."""
+    text = (ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8")
+    table = [line for line in text.splitlines() if re.search(r"\| (\[?\d\d )", line)]
+    linked = {m.group(1) for line in table if (m := re.search(r"\[(\d\d) [^\]]+\]\(", line))}
+    assert linked == {path.name[:2] for path in chapters()}
+    assert len(table) >= 30
+    assert all("](" in line or "(to come)" in line for line in table)
