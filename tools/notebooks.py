@@ -87,6 +87,17 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 LIVE = "*Run this cell in JupyterLab to move its controls.*"
 
 
+def joined(outputs: list) -> list:
+    """Printed lines that reached us in several pieces, as one output."""
+    kept = []
+    for out in outputs:
+        if out.output_type == "stream" and kept and kept[-1].get("name") == out.name:
+            kept[-1].text += out.text
+        else:
+            kept.append(out)
+    return kept
+
+
 def tidy(nb: nbformat.NotebookNode) -> None:
     """Drop what no reader needs: timestamps, widgets without a kernel behind them."""
     nb.metadata = {
@@ -96,6 +107,7 @@ def tidy(nb: nbformat.NotebookNode) -> None:
         cell.metadata = {}
         if cell.cell_type != "code":
             continue
+        cell.outputs = joined(cell.outputs)
         for out in cell.outputs:
             if "metadata" in out:
                 out.metadata = {}
@@ -147,7 +159,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--no-stamp", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     paths = chapters() if args.all else [p for name in args.names for p in find(name)]
     if args.command == "list":
         print("\n".join(str(p.relative_to(ROOT)) for p in chapters()))
