@@ -21,8 +21,8 @@ lab: setup       ## open JupyterLab at the first chapter (prints the address whe
 test: setup      ## run every chapter and every test
 	@tools/test.sh
 
-parity: setup    ## compare with the field's reference implementations
-	@$(PY) -m pytest tests/parity -q
+parity: setup    ## compare with the field's reference implementations (installs them into .peers)
+	@tools/parity.sh
 
 e2e: setup       ## open every chapter in JupyterLab in a real browser and run all its cells
 	@$(PY) -m pytest tests/e2e -q -rs
@@ -53,4 +53,4 @@ lock: setup      ## compile requirements.lock again from settings.ini (Linux and
 	@tools/lock.sh
 
 clean:           ## remove what was built, the environment too
-	@rm -rf $(VENV) _proc _docs *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .peers _proc _docs *.egg-info .pytest_cache .ruff_cache .hypothesis

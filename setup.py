@@ -25,8 +25,9 @@ setup(
     keywords=cfg["keywords"].split(),
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["sepbook", "sepbook.*"]),
-    package_data={"sepbook": ["data/**/*"]},
+    package_data={"sepbook": ["data/**/*", "weights/*"]},
     install_requires=cfg["requirements"].split(),
     extras_require={"course": course, "dev": course + dev},
+    entry_points={"console_scripts": cfg["console_scripts"].splitlines()},
     zip_safe=False,
 )
