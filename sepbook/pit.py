@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'TARGETS', 'pairwise_neg_si_sdr', 'pairwise_neg_snr', 'pairwise_mse', 'pairwise_l1', 'assign',
-           'pit_loss', 'reorder', 'all_pairs', 'spectral_target', 'UPIT']
+           'pit_loss', 'reorder', 'all_pairs', 'spectral_target', 'MaskRNN', 'UPIT']
 
-# %% ../nbs/3_masking/23_pit.ipynb #adc0413a
+# %% ../nbs/3_masking/23_pit.ipynb #e0b982c6
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from itertools import permutations
+from itertools import chain, permutations
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from .learner import Network
 from .metrics import QUIETEST_SCALE, SILENCE
 from .stft import STFT
 
-# %% ../nbs/3_masking/23_pit.ipynb #5812ecc3
+# %% ../nbs/3_masking/23_pit.ipynb #55467530
 def _flat(est: Tensor, src: Tensor) -> tuple[Tensor, Tensor]:
     """`est` and `src` as (batch, source, everything else), in at least single precision."""
     if (
@@ -36,7 +36,7 @@ def _flat(est: Tensor, src: Tensor) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(torch.promote_types(est.dtype, src.dtype), torch.float32)
     return est.flatten(2).to(dtype), src.flatten(2).to(dtype)
 
-# %% ../nbs/3_masking/23_pit.ipynb #86711e7c
+# %% ../nbs/3_masking/23_pit.ipynb #e7ee3a6d
 def _products(est: Tensor, src: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Energies of est (b, i, 1), of src (b, 1, j), of the sum of src (b, 1, 1); est * src (b, i, j).
 
@@ -50,7 +50,7 @@ def _products(est: Tensor, src: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
     energy = lambda wav: wav.square().sum(-1)
     return energy(est)[:, :, None], energy(src)[:, None], energy(src.sum(1))[:, None, None], inner
 
-# %% ../nbs/3_masking/23_pit.ipynb #10876e17
+# %% ../nbs/3_masking/23_pit.ipynb #611d8444
 def _cost_db(
     est: Tensor, src: Tensor, scale_invariant: bool, ceiling_db: float, silent_db: float
 ) -> Tensor:
@@ -70,7 +70,7 @@ def _cost_db(
     )
     return (10 * (unwanted.log10() - wanted.log10())).to(torch.promote_types(est.dtype, src.dtype))
 
-# %% ../nbs/3_masking/23_pit.ipynb #224a3bdf
+# %% ../nbs/3_masking/23_pit.ipynb #986a15ad
 def pairwise_neg_si_sdr(
     est: Tensor,  # estimates (batch, estimate, channel, time)
     src: Tensor,  # true sources (batch, source, channel, time)
@@ -86,7 +86,7 @@ def pairwise_neg_si_sdr(
     """
     return _cost_db(est, src, True, ceiling_db, silent_db)
 
-# %% ../nbs/3_masking/23_pit.ipynb #fe14c654
+# %% ../nbs/3_masking/23_pit.ipynb #2b265b8e
 def pairwise_neg_snr(
     est: Tensor,  # estimates (batch, estimate, channel, time)
     src: Tensor,  # true sources (batch, source, channel, time)
@@ -101,7 +101,7 @@ def pairwise_neg_snr(
     """
     return _cost_db(est, src, False, ceiling_db, silent_db)
 
-# %% ../nbs/3_masking/23_pit.ipynb #f74d9cd2
+# %% ../nbs/3_masking/23_pit.ipynb #b8f47f37
 def pairwise_mse(
     est: Tensor,  # estimates (batch, estimate, ...), waves or magnitudes
     src: Tensor,  # true sources (batch, source, ...)
@@ -114,7 +114,7 @@ def pairwise_mse(
     cost = (own - 2 * inner + energy).clamp(min=0) / est[0, 0].numel()
     return cost.to(torch.promote_types(est.dtype, src.dtype))
 
-# %% ../nbs/3_masking/23_pit.ipynb #84179316
+# %% ../nbs/3_masking/23_pit.ipynb #82131913
 def pairwise_l1(
     est: Tensor,  # estimates (batch, estimate, ...), waves or magnitudes
     src: Tensor,  # true sources (batch, source, ...)
@@ -126,20 +126,21 @@ def pairwise_l1(
     est, src = _flat(est, src)
     return torch.cdist(est, src, p=1.0) / est.shape[-1]
 
-# %% ../nbs/3_masking/23_pit.ipynb #faa6029f
-@lru_cache(maxsize=16)
+# %% ../nbs/3_masking/23_pit.ipynb #043f53bc
+@lru_cache(maxsize=8)
 def _orders(n_est: int, n_src: int) -> Tensor:
     """All ways to choose one of `n_est` estimates for each of `n_src` sources: (order, source)."""
-    return torch.tensor(list(permutations(range(n_est), n_src)))
+    every = chain.from_iterable(permutations(range(n_est), n_src))
+    return torch.from_numpy(np.fromiter(every, np.int64)).view(-1, n_src)
 
-# %% ../nbs/3_masking/23_pit.ipynb #38ad0ed1
+# %% ../nbs/3_masking/23_pit.ipynb #1a91a8c2
 def _brute(costs: Tensor) -> Tensor:
     """The best permutation (batch, source) by trying all of them at once."""
     orders = _orders(*costs.shape[1:]).to(costs.device)
-    totals = costs[:, orders, torch.arange(costs.shape[2], device=costs.device)].sum(-1)
+    totals = sum(costs[:, order, j] for j, order in enumerate(orders.T))
     return orders[totals.argmin(1)]
 
-# %% ../nbs/3_masking/23_pit.ipynb #2a348c01
+# %% ../nbs/3_masking/23_pit.ipynb #b6091abe
 def _hungarian(costs: Tensor) -> Tensor:
     """The best permutation (batch, source) by SciPy's solver, after one transfer to the CPU."""
     from scipy.optimize import linear_sum_assignment
@@ -148,7 +149,13 @@ def _hungarian(costs: Tensor) -> Tensor:
     found = [linear_sum_assignment(table)[1] for table in tables]
     return torch.from_numpy(np.stack(found)).to(costs.device)
 
-# %% ../nbs/3_masking/23_pit.ipynb #2f74fdeb
+# %% ../nbs/3_masking/23_pit.ipynb #6b3f9f58
+def _one_of(name: str, value: str, known: Iterable[str]) -> None:
+    """Raise ValueError unless `value` is among the known ones."""
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; use {', '.join(known)}")
+
+# %% ../nbs/3_masking/23_pit.ipynb #706a852d
 def _check_costs(costs: Tensor, method: str) -> None:
     """Raise a one-line ValueError unless `assign` can work with `costs`."""
     shape = tuple(costs.shape)
@@ -157,15 +164,13 @@ def _check_costs(costs: Tensor, method: str) -> None:
             f"costs has shape {shape}, but must be (batch, estimate, source) with at least as many "
             "estimates as sources; build a network with more outputs"
         )
-    if method not in ("auto", "brute", "hungarian"):
-        raise ValueError(f"method is {method!r}; use auto, brute or hungarian")
     if method == "brute" and math.perm(*shape[1:]) > 5_000_000:
         orders = math.perm(*shape[1:])
         raise ValueError(f"brute force would try {orders:.1e} permutations; use hungarian")
     if not torch.isfinite(costs).all():
         raise ValueError("costs hold NaN or infinity; look for them in est and src")
 
-# %% ../nbs/3_masking/23_pit.ipynb #5be3c78a
+# %% ../nbs/3_masking/23_pit.ipynb #b16f5a7a
 def assign(
     costs: Tensor,  # (batch, estimate, source); no fewer estimates than sources
     method: str = "auto",  # "brute", "hungarian"; "auto": brute force up to 3 estimates
@@ -177,11 +182,12 @@ def assign(
     Source: Kuhn, "The Hungarian method for the assignment problem", 1955 (SciPy's solver).
     """
     costs = costs.detach()
+    _one_of("method", method, ("auto", "brute", "hungarian"))
     _check_costs(costs, method)
     brute = method == "brute" or (method == "auto" and costs.shape[1] <= 3)
     return (_brute if brute else _hungarian)(costs)
 
-# %% ../nbs/3_masking/23_pit.ipynb #4ac431d8
+# %% ../nbs/3_masking/23_pit.ipynb #a76c95cb
 def pit_loss(
     pairwise: Callable[[Tensor, Tensor], Tensor],  # (est, src) -> costs (batch, estimate, source)
     est: Tensor,  # estimates (batch, source, ...), in any order
@@ -200,14 +206,13 @@ def pit_loss(
             f"est has {est.shape[1]} sources, but src {src.shape[1]}; append silent sources to "
             "src, which teach an output to be silent, or give the network as many outputs"
         )
-    if reduction not in ("mean", "none"):
-        raise ValueError(f"reduction is {reduction!r}; use mean or none")
+    _one_of("reduction", reduction, ("mean", "none"))
     costs = pairwise(est, src)
     permutation = assign(costs, method)
     chosen = costs.gather(1, permutation[:, None]).squeeze(1).mean(1)
     return (chosen.mean() if reduction == "mean" else chosen), permutation
 
-# %% ../nbs/3_masking/23_pit.ipynb #ac0d8067
+# %% ../nbs/3_masking/23_pit.ipynb #ff0560c3
 def reorder(
     est: Tensor,  # estimates (batch, estimate, ...)
     permutation: Tensor,  # (batch, source), from `pit_loss` or `assign`
@@ -215,7 +220,7 @@ def reorder(
     """Put the estimates into the order of the sources."""
     return est[torch.arange(len(est), device=est.device)[:, None], permutation]
 
-# %% ../nbs/3_masking/23_pit.ipynb #728a7515
+# %% ../nbs/3_masking/23_pit.ipynb #94b14493
 def all_pairs(
     measure: Callable[[Tensor, Tensor], Tensor],  # (est, src), both (pair, ...) -> costs (pair,)
 ) -> Callable[[Tensor, Tensor], Tensor]:  # for `pit_loss`
@@ -230,7 +235,7 @@ def all_pairs(
 
     return pairwise
 
-# %% ../nbs/3_masking/23_pit.ipynb #f552567c
+# %% ../nbs/3_masking/23_pit.ipynb #53c5220b
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda x: x.softmax(1),
     "sigmoid": torch.sigmoid,
@@ -239,7 +244,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }  # of the masks (batch, source, ...): softmax shares each bin out among the sources
 TARGETS = ("am", "psm", "npsm")
 
-# %% ../nbs/3_masking/23_pit.ipynb #2a9046dc
+# %% ../nbs/3_masking/23_pit.ipynb #1dfaf9e3
 def spectral_target(
     mix: Tensor,  # spectrum of the mixture (batch, channel, frequency, frame), complex
     src: Tensor,  # spectra of the sources (batch, source, channel, frequency, frame), complex
@@ -250,18 +255,72 @@ def spectral_target(
     Raises: ValueError for an unknown target.
     Source: Kolbaek et al. 2017, eqs. 3, 5 and 6, multiplied by the mixture's magnitude.
     """
-    if target not in TARGETS:
-        raise ValueError(f"target is {target!r}; use {', '.join(TARGETS)}")
+    _one_of("target", target, TARGETS)
     if target == "am":
         return src.abs()
     part = (src * mix.sgn().conj().unsqueeze(1)).real
     return part.clamp(min=0) if target == "npsm" else part
 
-# %% ../nbs/3_masking/23_pit.ipynb #758b59f2
-class UPIT(Network):
+# %% ../nbs/3_masking/23_pit.ipynb #dc15679f
+def _normalise(spec: Tensor) -> tuple[Tensor, Tensor]:
+    """Magnitudes of mean square 1, and what they were divided by; silence stays silence."""
+    mag = spec.abs()
+    level = mag.square().mean((1, 2, 3), keepdim=True).sqrt()
+    level = level.clamp(min=math.sqrt(SILENCE))
+    return mag / level, level
+
+# %% ../nbs/3_masking/23_pit.ipynb #4edf0e7f
+class MaskRNN(nn.Module):
+    """From magnitudes (batch, 1, frequency, frame) to masks (batch, source, 1, frequency, frame)."""
+
+    def __init__(
+        self,
+        n_src: int,  # masks
+        n_freq: int,  # frequencies
+        hidden: int,  # units of a layer, in each direction
+        layers: int,  # recurrent layers
+        bidirectional: bool,  # also read from the end to the beginning
+        activation: str,  # of the masks: a name in ACTIVATIONS
+        dropout: float,  # between the recurrent layers
+    ):
+        super().__init__()
+        self.n_src, self.activate = n_src, ACTIVATIONS[activation]
+        dropout = dropout if layers > 1 else 0.0
+        self.rnn = nn.LSTM(n_freq, hidden, layers, True, True, dropout, bidirectional)
+        self.out = nn.Linear(hidden * (1 + bidirectional), n_src * n_freq)
+
+    def forward(self, mag: Tensor) -> Tensor:
+        """Masks for magnitudes of mean square 1."""
+        features = rearrange((mag + 1e-3).log(), "b 1 f t -> b t f").to(self.out.weight.dtype)
+        out = self.out(self.rnn(0.5 * features + 1)[0])
+        return self.activate(rearrange(out, "b t (s f) -> b s 1 f t", s=self.n_src))
+
+# %% ../nbs/3_masking/23_pit.ipynb #9f16d15a
+class _MaskingNetwork(Network):
+    """A network with an STFT, masks, and a target for the masked magnitudes."""
+
+    def forward(self, mix: Tensor) -> Tensor:
+        """Estimates (batch, source, 1, time) of the voices in `mix` (batch, 1, time)."""
+        spec = self.stft(self.check(mix))
+        mask = self.masks(_normalise(spec)[0])
+        return self.stft.inverse(mask * spec.unsqueeze(1), mix.shape[-1]).to(mix.dtype)
+
+    def spectra(self, mix: Tensor, src: Tensor) -> tuple[Tensor, Tensor]:
+        """The masked magnitudes and what they should be, (batch, source, 1, frequency, frame)."""
+        mix, src = self.stft(self.check(mix)), self.stft(src)
+        mag, level = _normalise(mix)
+        wanted = spectral_target(mix, src, self.target) / level.unsqueeze(1)
+        return self.masks(mag) * mag.unsqueeze(1), wanted
+
+    def loss(self, mix: Tensor, src: Tensor) -> Tensor:
+        """Mean squared error of the magnitudes, in the best order for each whole utterance."""
+        return pit_loss(pairwise_mse, *self.spectra(mix, src))[0]
+
+# %% ../nbs/3_masking/23_pit.ipynb #c8116d84
+class UPIT(_MaskingNetwork):
     """Masks from a (B)LSTM, trained with utterance-level permutation-invariant training.
 
-    Defaults are the paper's uPIT-BLSTM, 46,387,970 parameters. Level-independent.
+    The defaults are the paper's uPIT-BLSTM, 46,387,970 parameters. The level does not matter.
     Raises: ValueError for an unknown target or activation.
     Source: Kolbaek et al., IEEE/ACM TASLP 25(10), 2017.
     """
@@ -280,60 +339,10 @@ class UPIT(Network):
         sample_rate: int = 8000,  # Hz
     ):
         super().__init__()
-        for name, value, known in (
-            ("target", target, TARGETS),
-            ("activation", activation, ACTIVATIONS),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}; use {', '.join(known)}")
-        self.sample_rate, self.channels = sample_rate, 1
+        _one_of("target", target, TARGETS), _one_of("activation", activation, ACTIVATIONS)
+        self.sample_rate, self.channels, self.target = sample_rate, 1, target
         self.sources = tuple(f"s{k + 1}" for k in range(n_src))
-        self.n_src, self.target, self.activation = n_src, target, activation
-        with torch.device("cpu"):  # real numbers also while the network is built on "meta"
+        with torch.device("cpu"):  # real numbers, even if the weights are built on "meta"
             self.stft = STFT(window, hop, "sqrt_hann", pad_mode="constant", pad_end=True)
-        n_freq, dropout = window // 2 + 1, dropout if layers > 1 else 0.0
-        self.rnn = nn.LSTM(n_freq, hidden, layers, True, True, dropout, bidirectional)
-        self.out = nn.Linear(hidden * (1 + bidirectional), n_src * n_freq)
-
-    def masks(
-        self,
-        mag: Tensor,  # magnitudes of the mixture (batch, channel, frequency, frame), mean square 1
-    ) -> Tensor:  # (batch, source, channel, frequency, frame)
-        """The network itself: from magnitudes to masks."""
-        features = rearrange((mag + 1e-3).log(), "b 1 f t -> b t f")
-        out = self.out(self.rnn(0.5 * features + 1)[0])
-        out = rearrange(out, "b t (s f) -> b s 1 f t", s=self.n_src)
-        return ACTIVATIONS[self.activation](out)
-
-    def forward(self, mix: Tensor) -> Tensor:
-        """Estimates (batch, source, 1, time) of the voices in `mix` (batch, 1, time)."""
-        spec = self.stft(self.check(mix))
-        mag, _ = _normalise(spec)
-        return self.stft.inverse(self.masks(mag) * spec.unsqueeze(1), mix.shape[-1])
-
-    def spectra(
-        self,
-        mix: Tensor,  # (batch, 1, time)
-        src: Tensor,  # (batch, source, 1, time)
-    ) -> tuple[Tensor, Tensor]:  # both (batch, source, 1, frequency, frame), real
-        """What the network makes of the mixture's magnitudes, and what it should be."""
-        mix, src = self.stft(self.check(mix)), self.stft(src)
-        mag, level = _normalise(mix)
-        wanted = spectral_target(mix, src, self.target) / level.unsqueeze(1)
-        return self.masks(mag) * mag.unsqueeze(1), wanted
-
-    def loss(
-        self,
-        mix: Tensor,  # (batch, 1, time)
-        src: Tensor,  # (batch, source, 1, time), in any order
-    ) -> Tensor:  # ()
-        """Squared error of the masked magnitudes, in the best order for each whole utterance."""
-        return pit_loss(pairwise_mse, *self.spectra(mix, src))[0]
-
-# %% ../nbs/3_masking/23_pit.ipynb #037e65d2
-def _normalise(spec: Tensor) -> tuple[Tensor, Tensor]:
-    """Magnitudes of mean square 1, and what they were divided by; silence stays silence."""
-    mag = spec.abs()
-    level = mag.square().mean((1, 2, 3), keepdim=True).sqrt()
-    level = level.clamp(min=math.sqrt(SILENCE))
-    return mag / level, level
+        sizes = n_src, window // 2 + 1, hidden, layers
+        self.masks = MaskRNN(*sizes, bidirectional, activation, dropout)
