@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CARD_FIELDS', 'save', 'read_card', 'load', 'available', 'read_weights', 'import_weights', 'published']
 
-# %% ../nbs/6_practice/79_zoo.ipynb #2185f584
+# %% ../nbs/6_practice/79_zoo.ipynb #2a3069a2
 import difflib
 import hashlib
 import importlib
@@ -14,20 +14,22 @@ import os
 import pickle
 import pkgutil
 import re
-import secrets
+import warnings
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-# %% ../nbs/6_practice/79_zoo.ipynb #ea411dd7
+# %% ../nbs/6_practice/79_zoo.ipynb #e94da8b0
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-# %% ../nbs/6_practice/79_zoo.ipynb #97aef83d
+from .learner import Network, atomic
+
+# %% ../nbs/6_practice/79_zoo.ipynb #2abae60a
 _KINDS = {
     b"PK\x03\x04": "a zip archive, as torch.save writes: it holds a pickle, which can run programs",
     b"\x80": "a pickle, which can run programs when it is opened",
@@ -36,94 +38,75 @@ _KINDS = {
     b"\x89HDF": "an HDF5 file",
 }
 
-
-def _not_safetensors(name: str, start: bytes) -> ValueError:
+# %% ../nbs/6_practice/79_zoo.ipynb #053adad9
+def _foreign(name: str, start: bytes) -> ValueError:
     """The error for a file of another kind, known by its first bytes."""
-    kind = next((text for magic, text in _KINDS.items() if start.startswith(magic)), None)
+    kind = next((text for magic, text in _KINDS.items() if start.startswith(magic)), "unknown")
     advice = "give a .safetensors file written by sepbook.zoo.save"
-    if kind and "pickle" in kind:
-        advice += ", or read a published checkpoint with read_weights and import_weights"
-    return ValueError(f"{name} is {kind or 'not a safetensors file'}; {advice}")
+    if "pickle" in kind:
+        advice = "for a peer's checkpoint use read_weights and import_weights"
+    kind = "not a safetensors file" if kind == "unknown" else kind
+    return ValueError(f"{name} is {kind}; {advice}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #8aaf967d
+# %% ../nbs/6_practice/79_zoo.ipynb #b62e6ddf
 def _size(path: Path) -> int:
     """How many bytes a file has."""
     if path.is_dir():
-        raise ValueError(f"{path.name} is a folder; give the .safetensors file inside")
+        raise ValueError(f"{path.name or path} is a folder; give the .safetensors file inside")
     if not path.exists():
         raise FileNotFoundError(f"no file {str(path)!r}; check its name and your current folder")
     if not path.stat().st_size:
         raise ValueError(f"{path.name} is empty (0 bytes); copy or download it again")
     return path.stat().st_size
 
-# %% ../nbs/6_practice/79_zoo.ipynb #636c4f03
+# %% ../nbs/6_practice/79_zoo.ipynb #c219d563
 def _check_length(name: str, size: int, header: dict[str, Any], begin: int) -> None:
-    """Raise unless the tensors of a header end where the file ends."""
-    try:
-        ends = [t["data_offsets"][1] for key, t in header.items() if key != "__metadata__"]
-        want = begin + max(ends, default=0)
-    except (TypeError, KeyError, IndexError):
-        raise ValueError(f"{name} has a damaged header; copy or download it again") from None
+    """Raise unless the last tensor ends where the file ends."""
+    ends = [t["data_offsets"][1] for key, t in header.items() if key != "__metadata__"]
+    want = begin + max(ends, default=0)
     if size != want:
         fault = "is cut short" if size < want else "has something appended"
         raise ValueError(f"{name} {fault}: {size} bytes, not {want}; copy or download it again")
 
-
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The JSON header of a safetensors file, and the byte where the tensors begin."""
+# %% ../nbs/6_practice/79_zoo.ipynb #d9843902
+def _read_header(path: Path) -> dict[str, Any]:
+    """The JSON header of a safetensors file of the right length."""
     size = _size(path)
     with open(path, "rb") as file:
         start = file.read(64)
         length = int.from_bytes(start[:8], "little")
         if start[8:9] != b"{":
-            raise _not_safetensors(path.name, start)
+            raise _foreign(path.name, start)
+        if length > size - 8:
+            fault = f"its header should have {length} bytes, the file has {size}"
+            raise ValueError(f"{path.name} is cut short: {fault}; copy or download it again")
         file.seek(8)
-        text = file.read(min(length, size))
-    try:
-        header = json.loads(text) if length <= size - 8 else {}
-    except (ValueError, RecursionError):
-        raise ValueError(f"{path.name} has a damaged header; copy or download it again") from None
-    if length > size - 8:
-        fault = f"its header should have {length} bytes, the file has {size}"
-        raise ValueError(f"{path.name} is cut short or damaged: {fault}; download it again")
-    _check_length(path.name, size, header, 8 + length)
-    return header, 8 + length
+        text = file.read(length)
+    return _parse_header(path.name, size, text)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #1594fe7c
+# %% ../nbs/6_practice/79_zoo.ipynb #eda207c0
+def _parse_header(name: str, size: int, text: bytes) -> dict[str, Any]:
+    """The header as a dict, checked against the size of the file."""
+    fault = ValueError(f"{name} has a damaged header; copy or download it again")
+    try:
+        header = json.loads(text)
+        offsets = [t["data_offsets"] for key, t in header.items() if key != "__metadata__"]
+        sound = all(isinstance(x, int) for begin_end in offsets for x in begin_end)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise fault from None
+    if not sound or any(len(begin_end) != 2 for begin_end in offsets):
+        raise fault
+    _check_length(name, size, header, 8 + len(text))
+    return header
+
+# %% ../nbs/6_practice/79_zoo.ipynb #c87bdf48
 CARD_FIELDS = ("data", "seconds_trained", "device", "seed", "scores", "licence")
-_FORMAT = 1
 
-
-def _version() -> str:
-    """The version of the installed package."""
-    try:
-        return version("sepbook")
-    except PackageNotFoundError:
-        return "unknown"
-
-# %% ../nbs/6_practice/79_zoo.ipynb #79982595
-def _plain(value: Any) -> Any:
-    """A NumPy number, a tensor or a path as JSON can hold it."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"a {type(value).__name__}")
-
-
-def _to_json(value: Any, what: str) -> str:
-    """Compact JSON, or one line on what does not fit into it."""
-    try:
-        return json.dumps(value, default=_plain, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError) as error:
-        advice = "use plain numbers, strings, lists and dicts; None where a score is NaN"
-        raise ValueError(f"{what} does not fit into JSON ({error}); {advice}") from None
-
-# %% ../nbs/6_practice/79_zoo.ipynb #2c2e9540
+# %% ../nbs/6_practice/79_zoo.ipynb #80396e16
 def _facts(model: nn.Module) -> dict[str, Any]:
     """What a network knows about itself, for its card."""
-    missing = [n for n in ("config", "sources", "sample_rate", "channels") if not hasattr(model, n)]
-    if missing:
+    needed = ("config", "sources", "sample_rate", "channels")
+    if missing := [name for name in needed if not hasattr(model, name)]:
         fault = f"{type(model).__name__} has no {', '.join(missing)}"
         raise ValueError(f"{fault}, so it can't be built again; derive it from sepbook's Network")
     return {
@@ -135,108 +118,121 @@ def _facts(model: nn.Module) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
     }
 
-# %% ../nbs/6_practice/79_zoo.ipynb #5b0bd069
-def _parse_card(name: str, header: dict[str, Any]) -> dict[str, Any]:
+# %% ../nbs/6_practice/79_zoo.ipynb #d58865e7
+def _plain(value: Any) -> Any:
+    """A NumPy number, a tensor or a path as JSON can hold it."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__}")
+
+# %% ../nbs/6_practice/79_zoo.ipynb #a0aa0c01
+def _to_json(value: Any, what: str) -> str:
+    """Compact JSON, or one line on what does not fit into it."""
+    try:
+        return json.dumps(value, default=_plain, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        advice = "use plain numbers, strings, lists and dicts; None where a score is NaN"
+        raise ValueError(f"{what} does not fit into JSON ({error}); {advice}") from None
+
+# %% ../nbs/6_practice/79_zoo.ipynb #4781a0e5
+_FORMAT = 1
+
+# %% ../nbs/6_practice/79_zoo.ipynb #02cc4e35
+def _story(card: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """The whole card: format, what was told, what the network knows."""
+    told = {k: v for k, v in card.items() if k not in ("sha256", "format", "seconds")}
+    if "seconds" in card:  # the learner's name for it
+        told.setdefault("seconds_trained", card["seconds"])
+    return {"format": _FORMAT} | dict.fromkeys(CARD_FIELDS) | told | facts
+
+# %% ../nbs/6_practice/79_zoo.ipynb #b84516a8
+def _parse_card(name: str, text: str) -> dict[str, Any]:
+    """A card from its JSON, with the entries that loading needs."""
+    try:
+        card = json.loads(text)
+        newer = card.get("format", 1) > _FORMAT
+        kinds = {"class": str, "config": dict} | ({"tied": dict} if "tied" in card else {})
+        whole = all(isinstance(card.get(key), kind) for key, kind in kinds.items())
+    except (TypeError, ValueError, AttributeError, RecursionError):
+        newer, whole = False, False
+    if newer:
+        raise ValueError(f"{name} was written by a newer sepbook; update sepbook")
+    if not whole:
+        raise ValueError(f"{name} has a damaged card; copy or download it again")
+    return card
+
+# %% ../nbs/6_practice/79_zoo.ipynb #d3281558
+def _card_of(name: str, header: dict[str, Any]) -> dict[str, Any]:
     """The card in a header, or one line on why there is none to use."""
-    metadata = header.get("__metadata__")
-    text = metadata.get("sepbook") if isinstance(metadata, dict) else None
+    told = header.get("__metadata__")
+    text = told.get("sepbook", told.get("card")) if isinstance(told, dict) else None
     if text is None:
         advice = "build the network and use import_weights(model, read_weights(path), source)"
         raise ValueError(f"{name} is a safetensors file without a sepbook card; {advice}")
-    try:
-        card = json.loads(text)
-        known = card["format"] <= _FORMAT
-        complete = all(isinstance(card[k], t) for k, t in (("class", str), ("config", dict)))
-    except (TypeError, ValueError, KeyError, RecursionError):
-        raise ValueError(f"{name} has a damaged card; copy or download it again") from None
-    if not known or not complete:
-        fault = "a damaged card" if known else "a card of a newer sepbook"
-        raise ValueError(f"{name} has {fault}; download it again, or update sepbook")
-    return card
+    return _parse_card(name, text)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #59c12562
+# %% ../nbs/6_practice/79_zoo.ipynb #fb5c8f4c
+def _seal(raw: bytes, old: str, new: str) -> bytes:
+    """The file with the checksum in its card replaced by another."""
+    mark = '"sepbook":"{\\"sha256\\":\\"%s\\"'
+    return raw.replace((mark % old).encode(), (mark % new).encode(), 1)
+
+# %% ../nbs/6_practice/79_zoo.ipynb #20868e98
+def _digest(raw: bytes, seal: str) -> str:
+    """SHA-256 of a file in whose card the checksum itself is replaced by zeros."""
+    return hashlib.sha256(_seal(raw, seal, "0" * 64)).hexdigest()
+
+# %% ../nbs/6_practice/79_zoo.ipynb #33652168
 _HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
-
+# %% ../nbs/6_practice/79_zoo.ipynb #67a6ce4c
 def _halved(name: str, weight: Tensor, dtype: str) -> Tensor:
-    """A weight in half precision; raises if a number is too large for it."""
+    """A parameter in half precision; raises if a number is too large for it."""
     half = weight.to(_HALF[dtype])
-    if not half.isfinite().all():
-        fault = f"{name} reaches {weight.abs().max():.3g}, more than {dtype} can hold"
-        raise ValueError(f"{fault} ({torch.finfo(half.dtype).max:.3g}); save it in float32")
+    if weight.numel() and not half.isfinite().all():
+        most, limit = weight.abs().max().item(), torch.finfo(half.dtype).max
+        fault = f"{name} reaches {most:.3g}, but {dtype} ends at {limit:.3g}"
+        raise ValueError(f"{fault}; save it as float32, with dtype=None")
     return half
 
-# %% ../nbs/6_practice/79_zoo.ipynb #cc30e5fb
+# %% ../nbs/6_practice/79_zoo.ipynb #c6e3fa61
 def _check_numbers(weights: Mapping[str, Any], what: str, advice: str) -> None:
     """Raise if something is no tensor, or a weight is NaN or infinite."""
     for name, weight in weights.items():
         if not isinstance(weight, Tensor):
-            raise ValueError(f"{what}: {name} is a {type(weight).__name__}, not a tensor; {advice}")
+            raise ValueError(f"{what}: {name} is a {type(weight).__name__}, not a tensor")
         if not weight.isfinite().all():
             raise ValueError(f"{what}: {name} holds NaN or infinity; {advice}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #7e9c89e7
-def _collect(model: nn.Module, dtype: str | None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors to write, each once, and which names are tied to which."""
-    state, tied, seen = model.state_dict(), {}, {}
-    _check_numbers(state, "the network", "take an earlier checkpoint")
-    halve = {name for name, _ in model.named_parameters(remove_duplicate=False)} if dtype else ()
+# %% ../nbs/6_practice/79_zoo.ipynb #ee38ce3a
+def _ties(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Names of tensors that are the same memory as an earlier one, and that one's name."""
+    first, tied = {}, {}
     for name, t in state.items():
         place = (t.data_ptr(), t.shape, t.stride(), t.dtype) if t.numel() else name
-        first = seen.setdefault(place, name)
-        if first != name:
-            tied[name] = first
-    kept = {name: t.detach().cpu() for name, t in state.items() if name not in tied}
-    for name in kept:
-        if name in halve and kept[name].is_floating_point():
-            kept[name] = _halved(name, kept[name], dtype)
-    return {name: t.contiguous().clone() for name, t in kept.items()}, tied
+        if first.setdefault(place, name) != name:
+            tied[name] = first[place]
+    return tied
 
-# %% ../nbs/6_practice/79_zoo.ipynb #2b8d7e69
-def _seal(raw: bytes, old: str, new: str) -> bytes:
-    """The file with one digest in its card replaced by another."""
-    mark = '"sepbook":"{\\"sha256\\":\\"%s\\"'
-    return raw.replace((mark % old).encode(), (mark % new).encode(), 1)
+# %% ../nbs/6_practice/79_zoo.ipynb #f46335e5
+def _collect(model: nn.Module, dtype: str | None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors to write, each once, on the CPU; and which names are tied to which."""
+    state, tied = model.state_dict(), {}
+    _check_numbers(state, type(model).__name__, "take an earlier checkpoint")
+    learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    kept, tied = {}, _ties(state)
+    for name in state.keys() - tied.keys():
+        weight = state[name].detach().cpu()
+        halve = dtype and name in learned and weight.is_floating_point()
+        weight = _halved(name, weight, dtype) if halve else weight
+        kept[name] = weight.clone(memory_format=torch.contiguous_format)
+    return kept, tied
 
-
-def _digest(raw: bytes, seal: str) -> str:
-    """SHA-256 of a file in whose card the digest itself is replaced by zeros."""
-    return hashlib.sha256(_seal(raw, seal, "0" * 64)).hexdigest()
-
-# %% ../nbs/6_practice/79_zoo.ipynb #31f9c24c
-def _write(path: Path, raw: bytes) -> None:
-    """Put bytes into a file in one step: another name in the same folder first, then rename."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with open(part, "xb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-# %% ../nbs/6_practice/79_zoo.ipynb #ffc5d360
-def _tuples(value: Any) -> Any:
-    """JSON's lists as tuples again, at every depth."""
-    if isinstance(value, list):
-        return tuple(_tuples(v) for v in value)
-    return {k: _tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-def _build(cls: type, config: dict[str, Any], name: str) -> nn.Module:
-    """A fresh network; the random numbers of the caller stay as they are."""
-    try:
-        with torch.random.fork_rng(devices=[]):
-            return cls(**_tuples(config))
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        given = ", ".join(f"{k}={v!r}" for k, v in config.items())
-        raise ValueError(f"{name}: {cls.__name__}({given[:200]}) fails: {reason[:200]}") from None
-
-# %% ../nbs/6_practice/79_zoo.ipynb #5a5035b4
+# %% ../nbs/6_practice/79_zoo.ipynb #6db35455
 def _find_class(card: dict[str, Any], name: str) -> type:
-    """The class that a card names: only classes of sepbook are imported."""
+    """The class that a card names: only networks of sepbook are imported."""
     module, _, cls = card["class"].rpartition(".")
     if not re.fullmatch(r"sepbook(\.[a-z]\w*)+", module):
         raise ValueError(f"{name} holds a {card['class']}, not a class of sepbook; pass cls={cls}")
@@ -244,68 +240,65 @@ def _find_class(card: dict[str, Any], name: str) -> type:
         found = getattr(importlib.import_module(module), cls, None)
     except ImportError:
         found = None
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    if not (isinstance(found, type) and issubclass(found, Network)):
         raise ValueError(f"{name} needs {card['class']}, which this sepbook lacks; update sepbook")
     return found
 
-# %% ../nbs/6_practice/79_zoo.ipynb #faa26671
-def _list(names: Sequence[str]) -> str:
+# %% ../nbs/6_practice/79_zoo.ipynb #b05e408b
+def _tuples(value: Any) -> Any:
+    """JSON's lists as tuples again, at every depth."""
+    if isinstance(value, list):
+        return tuple(_tuples(v) for v in value)
+    return {k: _tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+# %% ../nbs/6_practice/79_zoo.ipynb #69aff185
+def _build(cls: type, config: dict[str, Any], name: str) -> nn.Module:
+    """A fresh network; the caller's random numbers stay as they are."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return cls(**_tuples(config))
+    except Exception as error:  # whatever a constructor makes of a wrong argument
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        given = ", ".join(f"{k}={v!r}" for k, v in config.items())[:120]
+        raise ValueError(f"{name}: can't build {cls.__name__}({given}): {reason}") from None
+
+# %% ../nbs/6_practice/79_zoo.ipynb #50a95e40
+def _some(names: Sequence[str]) -> str:
     """The first three names, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
+# %% ../nbs/6_practice/79_zoo.ipynb #c1fc5d2a
+def _shape(t: Tensor) -> str:
+    """A shape in words."""
+    return "x".join(map(str, t.shape)) or "one number"
 
-def _fill(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Copy weights into a network if every name and shape fits; otherwise leave it as it was."""
+# %% ../nbs/6_practice/79_zoo.ipynb #44d0a432
+def _check_fit(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Raise unless weights have the names and shapes of a network's own."""
     own = model.state_dict()
-    shape = lambda t: "x".join(map(str, t.shape)) or "()"
+    both = [k for k in own if k in state and own[k].shape != state[k].shape]
     faults = {
         "lacks": [k for k in own if k not in state],
-        "has unknown": [k for k in state if k not in own],
-        "differs in": [
-            f"{k} ({shape(state[k])}, not {shape(own[k])})"
-            for k in own
-            if k in state and state[k].shape != own[k].shape
-        ],
+        "has the unknown": [k for k in state if k not in own],
+        "differs in": [f"{k} ({_shape(state[k])}, not {_shape(own[k])})" for k in both],
     }
-    text = "; ".join(f"{fault} {_list(names)}" for fault, names in faults.items() if names)
+    text = "; ".join(f"{fault} {_some(names)}" for fault, names in faults.items() if names)
     if text:
         raise ValueError(f"{what} does not fit {type(model).__name__}: it {text}")
-    model.load_state_dict(state)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #4e790dbe
-def save(
-    model: nn.Module,  # a sepbook Network
-    path: str | Path,  # where to; the name ends in .safetensors
-    card: Mapping[str, Any]
-    | None = None,  # data, seconds_trained, device, seed, scores, licence...
-    dtype: str | None = None,  # store parameters as "float16" or "bfloat16"; None: as they are
-) -> Path:  # the file
-    """Write a network and its card to one safetensors file, completely or not at all.
+# %% ../nbs/6_practice/79_zoo.ipynb #ca5719b0
+def _check_again(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Raise unless class and config alone give a network that takes these weights."""
+    config, name = json.loads(_to_json(model.config, "the config")), "the network"
+    try:
+        with torch.device("meta"):
+            twin = _build(type(model), config, name)
+    except ValueError:  # some constructors need real memory
+        twin = _build(type(model), config, name)
+    _check_fit(twin, state, "what its config describes")
 
-    Raises: ValueError for NaN weights, cards that are no JSON, and numbers too large for `dtype`;
-    FileNotFoundError for a missing folder.
-    """
-    path = Path(path).expanduser()
-    _check_target(path, dtype)
-    facts, (weights, tied) = _facts(model), _collect(model, dtype)
-    zeros = "0" * 64
-    story = dict.fromkeys(CARD_FIELDS) | dict(card or {}) | facts
-    story |= {"dtype": dtype or _dtype(model), "tied": tied, "sepbook": _version()}
-    full = {"sha256": zeros, "format": _FORMAT} | {
-        k: v for k, v in story.items() if k not in ("sha256", "format")
-    }
-    raw = safetensors.torch.save(weights, {"sepbook": _to_json(full, "the card")})
-    _write(path, _seal(raw, zeros, _digest(raw, zeros)))
-    return path
-
-# %% ../nbs/6_practice/79_zoo.ipynb #dbccf094
-def _dtype(model: nn.Module) -> str:
-    """The precision of a network's first floating-point parameter."""
-    kinds = [p.dtype for p in model.parameters() if p.is_floating_point()]
-    return str(kinds[0] if kinds else torch.float32).removeprefix("torch.")
-
-
+# %% ../nbs/6_practice/79_zoo.ipynb #75b56314
 def _check_target(path: Path, dtype: str | None) -> None:
     """Raise if `path` is no place for weights, or `dtype` no way to store them."""
     if path.suffix != ".safetensors":
@@ -315,34 +308,61 @@ def _check_target(path: Path, dtype: str | None) -> None:
     if dtype not in (None, *_HALF):
         raise ValueError(f"dtype is {dtype!r}; give 'float16', 'bfloat16' or None")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #7d6ea47b
+# %% ../nbs/6_practice/79_zoo.ipynb #fcd91acb
+def save(
+    model: nn.Module,  # a sepbook Network
+    path: str | Path,  # where to; the name ends in .safetensors
+    card: Mapping[str, Any] | None = None,  # data, seconds_trained, device, seed, scores, licence
+    dtype: str | None = None,  # store parameters as "float16" or "bfloat16"; None: as they are
+) -> Path:  # the file
+    """Write a network and its card to one safetensors file, completely or not at all.
+
+    Raises: ValueError for NaN weights, cards that are no JSON, and numbers too large for `dtype`;
+    FileNotFoundError for a missing folder.
+    """
+    path, model = Path(path).expanduser(), getattr(model, "_orig_mod", model)  # if compiled
+    _check_target(path, dtype)
+    facts, (weights, tied) = _facts(model), _collect(model, dtype)
+    _check_again(model, model.state_dict())
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    facts |= {"dtype": dtype or str(own).removeprefix("torch."), "tied": tied}
+    full = _story(card or {}, facts | {"sepbook": version("sepbook")})
+    zeros = "0" * 64
+    raw = safetensors.torch.save(
+        weights, {"sepbook": _to_json({"sha256": zeros} | full, "the card")}
+    )
+    with atomic(path) as part:
+        part.write_bytes(_seal(raw, zeros, _digest(raw, zeros)))
+    return path
+
+# %% ../nbs/6_practice/79_zoo.ipynb #901292ed
 def _shipped() -> dict[str, Path]:
     """The weights that came with the package, by name."""
     folder = Path(str(files("sepbook"))) / "weights"
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
-
+# %% ../nbs/6_practice/79_zoo.ipynb #cbc101f0
 def _defaults() -> dict[str, str | None]:
     """Which of them `speech` and `music` stand for."""
     text = (Path(str(files("sepbook"))) / "weights" / "defaults.json").read_text(encoding="utf-8")
     return json.loads(text)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #5b8d9632
+# %% ../nbs/6_practice/79_zoo.ipynb #b9343ee2
 def _find(name_or_path: str | Path) -> Path:
     """The file that a name or a path means."""
     text, shipped, defaults = str(name_or_path), _shipped(), _defaults()
-    if isinstance(name_or_path, Path) or "/" in text or os.sep in text or "." in text:
-        return Path(text).expanduser()
     name = defaults.get(text, text)
-    if name in shipped:
+    if name in shipped and not isinstance(name_or_path, Path):
         return shipped[name]
+    if isinstance(name_or_path, Path) or os.sep in text or "/" in text or "." in text:
+        return Path(text).expanduser()
     if text in defaults:
         raise ValueError(f"no default model for {text} ships yet; see sepbook.zoo.available()")
     near = difflib.get_close_matches(text, [*shipped, *defaults], 1)
-    hint = f"did you mean {near[0]!r}?" if near else "give a path that ends in .safetensors"
+    hint = f"did you mean {near[0]!r}?" if near else "or give a path that ends in .safetensors"
     raise ValueError(f"no model {text!r}; there are {', '.join(shipped) or 'none yet'}; {hint}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #385b0f1f
+# %% ../nbs/6_practice/79_zoo.ipynb #114677e8
 def read_card(
     name_or_path: str | Path,  # a name of `available()`, or a file written by `save`
 ) -> dict[str, Any]:  # class, config, sources, sample_rate, data, scores, licence...
@@ -351,53 +371,44 @@ def read_card(
     Raises: ValueError for files of another kind and damaged headers; FileNotFoundError.
     """
     path = _find(name_or_path)
-    return _parse_card(path.name, _read_header(path)[0])
+    return _card_of(path.name, _read_header(path))
 
-# %% ../nbs/6_practice/79_zoo.ipynb #89615b78
+# %% ../nbs/6_practice/79_zoo.ipynb #478ecb1d
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights and the card of a file, every byte checked."""
-    card, raw = _parse_card(path.name, _read_header(path)[0]), path.read_bytes()
-    if _digest(raw, str(card.get("sha256"))) != card.get("sha256"):
-        raise ValueError(f"{path.name} is damaged (its checksum differs); download it again")
+    header = _read_header(path)
+    card, raw, seal = (
+        _card_of(path.name, header),
+        path.read_bytes(),
+        "sepbook" in header["__metadata__"],
+    )
+    if seal and _digest(raw, str(card.get("sha256"))) != card.get("sha256"):
+        raise ValueError(f"{path.name} is damaged: its checksum is wrong; download it again")
     try:
         state = safetensors.torch.load(raw)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError):
-        raise ValueError(f"{path.name} is damaged; download it again") from None
-    _check_numbers(state, path.name, "train or download it again")
-    tied = card.get("tied") or {}
+        raise ValueError(f"{path.name} is damaged; copy or download it again") from None
+    _check_numbers(state, path.name, "download it again, or take an earlier checkpoint")
+    tied = {name: str(first) for name, first in card.get("tied", {}).items()}
     return state | {name: state[first] for name, first in tied.items() if first in state}, card
 
-# %% ../nbs/6_practice/79_zoo.ipynb #70d3f74f
-def load(
-    name_or_path: str | Path,  # "speech", "music", a name of `available()`, a file, "hf:org/name"
-    device: str | torch.device | None = None,  # where the network goes; None: the CPU
-    cls: type | None = None,  # the network's class, if it is not part of sepbook
-) -> nn.Module:  # the network in evaluation mode; `model.card` holds its card
-    """Build a network from a file and fill it with its weights. Nothing is ever unpickled.
-
-    Raises: ValueError for damaged, foreign and mismatched files; FileNotFoundError.
-    """
-    readers = {"hf": _load_hub, "torchaudio": _load_bundle}
-    scheme, colon, _ = str(name_or_path).partition(":")
-    if colon and scheme in readers:
-        return _place(readers[scheme](str(name_or_path)), device)
-    return _place(_load_file(_find(name_or_path), cls), device)
-
-# %% ../nbs/6_practice/79_zoo.ipynb #56042438
+# %% ../nbs/6_practice/79_zoo.ipynb #c572cbc7
 def _load_file(path: Path, cls: type | None = None) -> nn.Module:
     """The network in a file that `save` wrote."""
     state, card = _open(path)
     if cls is not None and cls.__name__ != card["class"].rpartition(".")[2]:
         raise ValueError(f"{path.name} holds a {card['class']}, not a {cls.__name__}")
     model = _build(cls or _find_class(card, path.name), card["config"], path.name)
-    _fill(model.double() if card.get("dtype") == "float64" else model, state, path.name)
-    for name in ("sources", "sample_rate", "channels"):
-        if _tuples(card.get(name)) != getattr(model, name, None):
+    _check_fit(model, state, path.name)
+    model = model.double() if card.get("dtype") == "float64" else model
+    model.load_state_dict(state)
+    for name in {"sources", "sample_rate", "channels"} & card.keys():
+        if _tuples(card[name]) != getattr(model, name, None):
             raise ValueError(f"{path.name}: its card and {type(model).__name__} disagree on {name}")
     model.card = card
     return model
 
-
+# %% ../nbs/6_practice/79_zoo.ipynb #b51d5070
 def _place(model: nn.Module, device: str | torch.device | None) -> nn.Module:
     """The network in evaluation mode on a device."""
     try:
@@ -405,7 +416,25 @@ def _place(model: nn.Module, device: str | torch.device | None) -> nn.Module:
     except (RuntimeError, AssertionError):
         raise ValueError(f"no device {str(device)!r} here; use 'cpu', or leave it out") from None
 
-# %% ../nbs/6_practice/79_zoo.ipynb #796f0f79
+# %% ../nbs/6_practice/79_zoo.ipynb #8c830b72
+def load(
+    name_or_path: str | Path,  # "speech", "music", a name of `available()`, a file, "hf:org/name"
+    device: str | torch.device | None = None,  # where the network goes; None: the CPU
+    cls: type | None = None,  # the network's class, if it is not part of sepbook
+) -> nn.Module:  # the network in evaluation mode; its attribute `card` tells its story
+    """Build a network and fill it with its weights. No file of ours is ever unpickled.
+
+    Raises: ValueError for damaged, foreign and mismatched files, and for addresses that can't be
+    reached; FileNotFoundError.
+    """
+    scheme, colon, _ = str(name_or_path).partition(":")
+    if colon and scheme == "hf":
+        return _place(_load_hub(name_or_path, cls), device)
+    if colon and scheme == "torchaudio":
+        return _place(_load_bundle(name_or_path), device)
+    return _place(_load_file(_find(name_or_path), cls), device)
+
+# %% ../nbs/6_practice/79_zoo.ipynb #e42adb23
 def available() -> Any:  # a pandas DataFrame, one row per model
     """List the models that ship with the package, with what their cards say."""
     import pandas as pd
@@ -413,221 +442,237 @@ def available() -> Any:  # a pandas DataFrame, one row per model
     default, rows = {name: use for use, name in _defaults().items() if name}, []
     for name, path in _shipped().items():
         card = read_card(path)
-        row = {"model": name, "default for": default.get(name, "")}
+        row = card | {"model": name, "default for": default.get(name, "")}
         row |= {"class": card["class"].rpartition(".")[2], "sources": ", ".join(card["sources"])}
-        row |= {k: card.get(k) for k in ("sample_rate", "channels", "parameters", *CARD_FIELDS)}
         rows.append(row | {"MB": round(path.stat().st_size / 1e6, 1)})
     columns = ["default for", "class", "sources", "sample_rate", "channels", "parameters"]
-    columns += [*CARD_FIELDS, "MB"]
-    return pd.DataFrame(rows, columns=["model", *columns]).set_index("model")
+    columns = ["model", *columns, "MB", *CARD_FIELDS]
+    return pd.DataFrame(rows, columns=columns).set_index("model")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #49aa7f10
+# %% ../nbs/6_practice/79_zoo.ipynb #a54dd5b7
 def _flat(state: Any) -> dict[str, Tensor]:
     """The tensors of a state dict, taken out of the dict that a trainer wrapped around it."""
-    tensors = lambda x: isinstance(x, Mapping) and x and all(torch.is_tensor(v) for v in x.values())
-    inner = [v for v in state.values() if tensors(v)] if isinstance(state, Mapping) else []
-    if tensors(state):
-        inner = [state]
-    if len(inner) != 1:
-        fault = f"these weights are a {type(state).__name__} that holds {len(inner)} state dicts"
-        raise ValueError(f"{fault}; give the dict of names and tensors")
-    wrapped = all(name.startswith("module.") for name in inner[0])
-    return {name.removeprefix("module.") if wrapped else name: t for name, t in inner[0].items()}
+    full = lambda x: isinstance(x, Mapping) and x and all(map(torch.is_tensor, x.values()))
+    inner = {k: v for k, v in state.items() if full(v)} if isinstance(state, Mapping) else {}
+    found = state if full(state) else inner.get("state_dict")
+    if found is None and len(inner) != 1:
+        kind = f"a {type(state).__name__} with {len(inner)} state dicts"
+        raise ValueError(f"these weights are {kind}; give the dict of names and tensors")
+    found = next(iter(inner.values())) if found is None else found
+    prefix = "module." if all(str(name).startswith("module.") for name in found) else ""
+    return {str(name).removeprefix(prefix): t for name, t in found.items()}
 
-# %% ../nbs/6_practice/79_zoo.ipynb #71660690
+# %% ../nbs/6_practice/79_zoo.ipynb #b066f371
 def _unreadable(name: str, error: Exception) -> ValueError:
     """One line on why a peer's file can't be read."""
-    named = re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error))
+    named = re.search(r"(?:GLOBAL|global:?) ([\w.]+)", str(error))
     if isinstance(error, pickle.UnpicklingError) and named:
         fault = f"needs {named[1]} to be opened, and what is more than tensors can run programs"
         return ValueError(f"{name} {fault}; ask its author for safetensors")
-    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-    return ValueError(f"{name} is damaged or holds no weights: {reason[:120]}")
+    advice = "copy or download it again"
+    return ValueError(f"{name} is damaged or holds no weights ({type(error).__name__}); {advice}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #7c189e89
+# %% ../nbs/6_practice/79_zoo.ipynb #e17e803b
 def read_weights(
     path: str | Path,  # a peer's .safetensors, .pth, .pt, .ckpt, .th or .bin file
-) -> dict[str, Tensor]:  # its state dict
+) -> dict[str, Tensor]:  # its state dict, on the CPU
     """Read the tensors of any toolkit's file; one that needs more than tensors is refused.
 
     Raises: ValueError for damaged files and for pickles with code; FileNotFoundError.
     """
     path = Path(path).expanduser()
     _size(path)
+    with open(path, "rb") as file:
+        plain = file.read(9)[8:] == b"{"
     try:
-        if path.suffix == ".safetensors":
+        if plain:
             return safetensors.torch.load(path.read_bytes())
-        return _flat(torch.load(path, map_location="cpu", weights_only=True))
+        with warnings.catch_warnings(action="ignore"):
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
         raise _unreadable(path.name, error) from None
+    return _flat(found)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #6408cbf7
+# %% ../nbs/6_practice/79_zoo.ipynb #a4c4424c
+def _renamed(model: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """A peer's weights under the network's own names, by the mapping of its class."""
+    peers, name = getattr(model, "peers", {}), type(model).__name__
+    if source not in peers:
+        known = ", ".join(sorted(peers)) or "no other toolkit"
+        raise ValueError(f"{name} has no mapping from {source!r}; it reads weights of {known}")
+    try:
+        return peers[source](model, state)
+    except (KeyError, IndexError, RuntimeError, AttributeError, TypeError) as error:
+        reason = f"{type(error).__name__} {error}".splitlines()[0][:120]
+        fault = f"{source}'s weights don't fit {name} ({reason})"
+        raise ValueError(f"{fault}; were they trained with other settings?") from None
+
+# %% ../nbs/6_practice/79_zoo.ipynb #326c8265
 def import_weights(
     model: nn.Module,  # a network whose class has `peers`; its weights are replaced
     state_dict: Mapping[str, Any] | str | Path,  # a peer's weights, or the file that holds them
-    source: str,  # the toolkit they come from, as "torchaudio"; a key of `model.peers`
+    source: str = "torchaudio",  # the toolkit they come from: a key of `model.peers`
 ) -> nn.Module:  # the same network
-    """Fill a network with the weights that another toolkit trained; all of them, or none.
+    """Fill a network with the weights that another toolkit trained: all of them, or none.
 
-    Raises: ValueError for unknown sources and for weights that don't fit.
+    Raises: ValueError for unknown sources and for weights that don't fit; FileNotFoundError.
     """
-    peers, name = getattr(model, "peers", {}), type(model).__name__
-    if source not in peers:
-        known = ", ".join(sorted(peers)) or "no toolkit"
-        raise ValueError(f"{name} has no mapping from {source!r}; it reads weights of {known}")
-    path = isinstance(state_dict, str | Path)
-    state = read_weights(state_dict) if path else _flat(state_dict)
+    from_file = isinstance(state_dict, str | Path)
+    state = read_weights(state_dict) if from_file else _flat(state_dict)
     _check_numbers(state, f"{source}'s weights", "download them again")
-    try:
-        renamed = peers[source](model, state)
-    except (KeyError, IndexError, RuntimeError) as error:
-        fault = f"{source}'s weights don't fit {name}: {type(error).__name__} {error}"
-        raise ValueError(
-            f"{fault.splitlines()[0]}; were they trained with another setting?"
-        ) from None
-    _fill(model, renamed, f"{source}'s state dict")
+    state = _renamed(model, state, source)
+    _check_fit(model, state, f"{source}'s state dict")
+    model.load_state_dict(state)
     return model
 
-# %% ../nbs/6_practice/79_zoo.ipynb #4816393c
+# %% ../nbs/6_practice/79_zoo.ipynb #9ad6d6cf
 def _networks() -> list[type]:
     """Every network class there is: those of sepbook.models and those of the reader."""
     try:
-        folder = importlib.import_module("sepbook.models").__path__
+        places = importlib.import_module("sepbook.models").__path__
     except ModuleNotFoundError:
-        folder = []
-    for module in pkgutil.iter_modules(folder, "sepbook.models."):
+        places = []
+    for module in pkgutil.iter_modules(places, "sepbook.models."):
         importlib.import_module(module.name)
-    classes = importlib.import_module("sepbook.learner").Network.__subclasses__()
-    for cls in classes:
-        classes += [c for c in cls.__subclasses__() if c not in classes]
-    return classes
+    found = [Network]
+    for cls in found:  # grows while we walk through it
+        found += [c for c in cls.__subclasses__() if c not in found]
+    return found
 
-# %% ../nbs/6_practice/79_zoo.ipynb #be254f6a
+# %% ../nbs/6_practice/79_zoo.ipynb #e68a8a39
 def _published() -> dict[str, tuple[type, dict[str, Any]]]:
     """Every checkpoint that some class names in its attribute `published`."""
-    return {
-        name: (cls, entry)
-        for cls in _networks()
-        for name, entry in vars(cls).get("published", {}).items()
-    }
+    known = {}
+    for cls in _networks():
+        known |= {name: (cls, entry) for name, entry in vars(cls).get("published", {}).items()}
+    return known
 
+# %% ../nbs/6_practice/79_zoo.ipynb #c70d30fb
+def _entry(name: str) -> tuple[type, dict[str, Any]]:
+    """The class and the arguments for a published checkpoint."""
+    if name not in (known := _published()):
+        advice = "for another, build the network and use read_weights and import_weights"
+        raise ValueError(
+            f"no class knows {name}; known are {_some(sorted(known)) or 'none'}; {advice}"
+        )
+    return known[name]
 
+# %% ../nbs/6_practice/79_zoo.ipynb #adb74814
 def published() -> Any:  # a pandas DataFrame, one row per checkpoint
     """List the checkpoints of other projects that `load` can download and rename."""
     import pandas as pd
 
+    columns, known = ["name", "class", "peer", "licence"], sorted(_published().items())
     rows = [
-        {
-            "name": name,
-            "class": cls.__name__,
-            "peer": entry["peer"],
-            "licence": entry.get("licence"),
-        }
-        for name, (cls, entry) in sorted(_published().items())
+        (name, cls.__name__, entry["peer"], entry.get("licence")) for name, (cls, entry) in known
     ]
-    return pd.DataFrame(rows, columns=["name", "class", "peer", "licence"]).set_index("name")
+    return pd.DataFrame(rows, columns=columns).set_index("name")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #13fbb7ce
+# %% ../nbs/6_practice/79_zoo.ipynb #00bc2681
+def _from_peer(name: str, paths: Mapping[str, Path]) -> nn.Module:
+    """The network that a published checkpoint belongs to, filled with its weights."""
+    cls, entry = _entry(name)
+    state = {}
+    for prefix, path in paths.items():
+        state |= {f"{prefix}.{k}" if prefix else k: t for k, t in read_weights(path).items()}
+    model = _build(cls, entry["config"], name)
+    import_weights(model, state, entry["peer"])
+    told = {k: v for k, v in entry.items() if k not in ("config", "files")}
+    model.card = _story({"published": name} | told, _facts(model))
+    return model
+
+# %% ../nbs/6_practice/79_zoo.ipynb #8e010fb7
 _USUAL = ("model.safetensors", "pytorch_model.bin", "model.pth", "model.ckpt", "model.th")
 
-
+# %% ../nbs/6_practice/79_zoo.ipynb #0358ef6e
 def _download(repo: str, revision: str | None, names: Sequence[str]) -> Path:
-    """The first of these files that a repository on the Hugging Face Hub has."""
-    from huggingface_hub import errors, hf_hub_download
+    """The first of these files that the cache or the repository on the Hub has."""
+    import huggingface_hub as hub
 
-    offline, where = False, f"hf:{repo}" + (f"@{revision}" if revision else "")
-    for name in names:
-        try:
-            return Path(hf_hub_download(repo, name, revision=revision))
-        except errors.LocalEntryNotFoundError:
-            offline = True
-        except errors.EntryNotFoundError:
-            continue
-        except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
-            raise ValueError(f"{where} does not exist, or is not public; check the name") from None
-        except errors.HFValidationError as error:
-            raise ValueError(f"{where}: {str(error).splitlines()[0]}") from None
-        except OSError:
-            offline = True
-    if offline:
-        advice = "connect, or load it once elsewhere and copy its folder of the Hub's cache"
-        raise ValueError(f"{where} can't be reached, and no copy is in the cache; {advice}")
-    raise ValueError(f"{where} has none of {', '.join(names)}; name a file: {where}:FILE")
+    where = f"hf:{repo}" + (f"@{revision}" if revision else "")
+    try:
+        for name in names:
+            cached = hub.try_to_load_from_cache(repo, name, revision=revision)
+            if isinstance(cached, str):
+                return Path(cached)
+        name = next((name for name in names if _on_hub(repo, name, revision)), None)
+        if name:
+            return Path(hub.hf_hub_download(repo, name, revision=revision))
+    except Exception as error:  # a wrong name, no right to see it, no network, a full disk
+        raise _unreached(where, error) from None
+    raise ValueError(f"{where} has none of {', '.join(names)}; name one: {where}:FILE")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #4b1b19aa
+# %% ../nbs/6_practice/79_zoo.ipynb #ba1058e5
+def _on_hub(repo: str, name: str, revision: str | None) -> bool:
+    """Whether a repository has a file; raises where it can't be asked."""
+    import huggingface_hub as hub
+
+    try:
+        hub.get_hf_file_metadata(hub.hf_hub_url(repo, name, revision=revision))
+    except hub.errors.EntryNotFoundError:
+        return False
+    return True
+
+# %% ../nbs/6_practice/79_zoo.ipynb #0f3be448
+def _unreached(where: str, error: Exception) -> ValueError:
+    """One line on why the Hub gave no file."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
+        return ValueError(f"{where} does not exist, or you may not see it; check the name")
+    if "Connect" in type(error).__name__ or isinstance(error, errors.OfflineModeIsEnabled):
+        advice = "connect and try again; what was loaded once is kept"
+        return ValueError(f"{where}: no network, and no copy in the Hub's cache; {advice}")
+    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return ValueError(f"{where} can't be downloaded: {reason[:150]}")
+
+# %% ../nbs/6_practice/79_zoo.ipynb #70f9c979
+_SPEC = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^:]+))?(:(?P<file>.+))?")
+
+# %% ../nbs/6_practice/79_zoo.ipynb #a78bd677
+def _hub_files(spec: str) -> tuple[str, dict[str, Path]]:
+    """The address without its details, and the downloaded files by prefix."""
+    if not (match := _SPEC.fullmatch(spec)):
+        raise ValueError(f"can't read {spec!r}; write hf:org/name, or hf:org/name@revision:file")
+    name = f"hf:{match['repo']}"
+    wanted = match["file"] or _published().get(name, (None, {}))[1].get("files", _USUAL)
+    wanted = wanted if isinstance(wanted, Mapping) else {"": wanted}
+    several = lambda names: [names] if isinstance(names, str) else names
+    get = lambda names: _download(match["repo"], match["revision"], several(names))
+    return name, {prefix: get(names) for prefix, names in wanted.items()}
+
+# %% ../nbs/6_practice/79_zoo.ipynb #647ed3f4
+def _load_hub(spec: str, cls: type | None = None) -> nn.Module:
+    """A network from the Hugging Face Hub: a file of our own, or a peer's checkpoint."""
+    name, paths = _hub_files(spec)
+    path = paths.get("")
+    header = _read_header(path) if path and path.suffix == ".safetensors" else {}
+    ours = "sepbook" in (header.get("__metadata__") or {})
+    return _load_file(path, cls) if ours else _from_peer(name, paths)
+
+# %% ../nbs/6_practice/79_zoo.ipynb #b27f3afd
 def _bundle_file(name: str) -> Path:
     """The weights of one of torchaudio's bundles: from its cache, or downloaded into it."""
     try:
         key = getattr(importlib.import_module("torchaudio.pipelines"), name)._model_path
     except ImportError:
-        raise ValueError(f"torchaudio:{name} needs torchaudio: pip install torchaudio") from None
+        raise ValueError(f"torchaudio:{name} needs torchaudio; pip install torchaudio") from None
     except AttributeError:
         raise ValueError(f"torchaudio has no separation bundle {name!r}") from None
     path = Path(torch.hub.get_dir()) / "torchaudio" / key
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            url = f"https://download.pytorch.org/torchaudio/{key}"
-            torch.hub.download_url_to_file(url, str(path), progress=False)
-        except OSError:
-            advice = f"connect, or copy the file to {path}"
-            raise ValueError(f"torchaudio:{name} can't be reached; {advice}") from None
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        url = f"https://download.pytorch.org/torchaudio/{key}"
+        torch.hub.download_url_to_file(url, str(path), progress=False)
+    except OSError:
+        advice = f"connect and try again, or copy the file to {path}"
+        raise ValueError(f"torchaudio:{name}: no network, and no copy; {advice}") from None
     return path
 
-# %% ../nbs/6_practice/79_zoo.ipynb #8c5d02a4
-def _from_peer(name: str, paths: Mapping[str, Path]) -> nn.Module:
-    """The network that a published checkpoint belongs to, filled with its weights."""
-    cls, entry = _published()[name]
-    state = {}
-    for prefix, path in paths.items():
-        state |= {f"{prefix}.{k}" if prefix else k: t for k, t in read_weights(path).items()}
-    model = import_weights(_build(cls, dict(entry["config"]), name), state, entry["peer"])
-    told = {"published": name} | {k: v for k, v in entry.items() if k not in ("config", "files")}
-    model.card = dict.fromkeys(CARD_FIELDS) | told | _facts(model)
-    return model
-
-
-def _check_published(name: str) -> None:
-    """Raise unless some class of ours knows how to read a checkpoint."""
-    known = _published()
-    if name not in known:
-        advice = "for another, build the network and use read_weights and import_weights"
-        raise ValueError(
-            f"{name} is not among {', '.join(sorted(known)) or '(none yet)'}; {advice}"
-        )
-
-# %% ../nbs/6_practice/79_zoo.ipynb #6d65953e
+# %% ../nbs/6_practice/79_zoo.ipynb #16716fe3
 def _load_bundle(spec: str) -> nn.Module:
     """A network with the weights of one of torchaudio's bundles."""
-    path = _bundle_file(spec.partition(":")[2])
-    _check_published(spec)
-    return _from_peer(spec, {"": path})
-
-# %% ../nbs/6_practice/79_zoo.ipynb #ab78f373
-_SPEC = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^:]+))?(:(?P<file>.+))?")
-
-
-def _load_hub(spec: str) -> nn.Module:
-    """A network from the Hugging Face Hub: a peer's checkpoint, or a file of our own."""
-    match = _SPEC.fullmatch(spec)
-    if not match:
-        raise ValueError(f"can't read {spec!r}; write hf:org/name, hf:org/name@revision:file")
-    repo, revision, file = match["repo"], match["revision"], match["file"]
-    name, entry = f"hf:{repo}", _published().get(f"hf:{repo}", (None, {}))[1]
-    wanted = entry.get("files", _USUAL)
-    if file or not isinstance(wanted, Mapping):
-        names = [file] if file else [wanted] if isinstance(wanted, str) else wanted
-        paths = {"": _download(repo, revision, names)}
-    else:
-        paths = {prefix: _download(repo, revision, [f]) for prefix, f in wanted.items()}
-    if not entry and _is_ours(paths[""]):
-        return _load_file(paths[""])
-    _check_published(name)
-    return _from_peer(name, paths)
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a file has a sepbook card."""
-    if path.suffix != ".safetensors":
-        return False
-    return "sepbook" in (_read_header(path)[0].get("__metadata__") or {})
+    _entry(spec)
+    return _from_peer(spec, {"": _bundle_file(spec.partition(":")[2])})
