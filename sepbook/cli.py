@@ -6,7 +6,7 @@
 __all__ = ['app', 'explain', 'one_line', 'Segments', 'Stems', 'grouped', 'network_classes', 'Mixtures', 'Arranged', 'Pairs',
            'measure', 'Sounds', 'Lessons', 'Training', 'Card', 'main']
 
-# %% ../nbs/6_practice/83_cli.ipynb #30625eca
+# %% ../nbs/6_practice/83_cli.ipynb #de9a0481
 import inspect
 import json
 import os
@@ -24,13 +24,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, get_type_hints
 
-# %% ../nbs/6_practice/83_cli.ipynb #984df2cf
+# %% ../nbs/6_practice/83_cli.ipynb #c7d06b9a
 import typer
 import typer.core
 
 from . import __version__
 
-# %% ../nbs/6_practice/83_cli.ipynb #387f0acd
+# %% ../nbs/6_practice/83_cli.ipynb #0d2b63db
 _MENDABLE = (
     ValueError,
     TypeError,
@@ -53,7 +53,7 @@ def explain(
         return text, 2
     return f"{kind}: {text}; this is a fault of sepbook, --debug shows where", 1
 
-# %% ../nbs/6_practice/83_cli.ipynb #24534497
+# %% ../nbs/6_practice/83_cli.ipynb #d193092a
 def _special(error: Exception, kind: str) -> str | None:
     """The line for an error whose own text won't do."""
     if hasattr(error, "format_message"):  # of Typer: an unknown option, a number that is none
@@ -65,16 +65,16 @@ def _special(error: Exception, kind: str) -> str | None:
         return f"{error.filename}: {error.strerror}; check the path and its permissions"
     return None
 
-# %% ../nbs/6_practice/83_cli.ipynb #cd40e7a3
+# %% ../nbs/6_practice/83_cli.ipynb #6996f605
 def _complain(line: str) -> None:
     """One line on stderr, from the first process only."""
     if os.environ.get("RANK", "0") == "0":
         typer.echo(f"error: {line}", err=True)
 
-# %% ../nbs/6_practice/83_cli.ipynb #145bd679
+# %% ../nbs/6_practice/83_cli.ipynb #c8635105
 _PASS = (typer.Exit, typer.Abort, BrokenPipeError)  # no errors: Typer's own way to stop
 
-# %% ../nbs/6_practice/83_cli.ipynb #82b2cee4
+# %% ../nbs/6_practice/83_cli.ipynb #b8f857e1
 @contextmanager
 def one_line(
     debug: bool = False,  # let errors through, with Python's traceback
@@ -92,7 +92,7 @@ def one_line(
         _complain(line)
         raise typer.Exit(code) from None
 
-# %% ../nbs/6_practice/83_cli.ipynb #998642eb
+# %% ../nbs/6_practice/83_cli.ipynb #17261e8a
 class _Commands(typer.core.TyperGroup):
     """All commands, behind one handler."""
 
@@ -110,12 +110,12 @@ class _Commands(typer.core.TyperGroup):
         with one_line(ctx.params["debug"]):
             return super().invoke(ctx)
 
-# %% ../nbs/6_practice/83_cli.ipynb #51915731
+# %% ../nbs/6_practice/83_cli.ipynb #ca6861f1
 def _option(help: str, metavar: str | None = None, *names: str):
     """An option: its help, what stands for its value, and its spelling if that differs."""
     return typer.Option(*names, help=help, metavar=metavar)
 
-# %% ../nbs/6_practice/83_cli.ipynb #7eac0667
+# %% ../nbs/6_practice/83_cli.ipynb #19d90fc2
 @dataclass(frozen=True)
 class Segments:
     """How a long recording is cut up."""
@@ -125,7 +125,7 @@ class Segments:
     )
     overlap: Annotated[float, _option("Part of a segment shared with the next.", "F")] = 0.25
 
-# %% ../nbs/6_practice/83_cli.ipynb #713f32f7
+# %% ../nbs/6_practice/83_cli.ipynb #02b9fa01
 @dataclass(frozen=True)
 class Stems:
     """What is written, and where."""
@@ -135,7 +135,7 @@ class Stems:
     only: Annotated[str | None, _option("Only these, as vocals,drums.", "NAMES")] = None
     two_stems: Annotated[str | None, _option("This one, and all but it.", "NAME")] = None
 
-# %% ../nbs/6_practice/83_cli.ipynb #3c9601f7
+# %% ../nbs/6_practice/83_cli.ipynb #0ab91d4d
 def _spread(group: type) -> Iterator[inspect.Parameter]:
     """A parameter for each field of a dataclass."""
     hints = get_type_hints(group, include_extras=True)
@@ -143,7 +143,7 @@ def _spread(group: type) -> Iterator[inspect.Parameter]:
         hints[part.name].__metadata__[0].rich_help_panel = group.__doc__.rstrip(".")
         yield part.replace(kind=part.KEYWORD_ONLY, annotation=hints[part.name])
 
-# %% ../nbs/6_practice/83_cli.ipynb #9ffa3ad0
+# %% ../nbs/6_practice/83_cli.ipynb #23584d32
 def grouped(
     command: Callable,  # a function some of whose parameters are dataclasses
 ) -> Callable:  # the same with flat keyword parameters, as Typer reads them
@@ -160,7 +160,7 @@ def grouped(
     _set_signature(run, given)
     return run
 
-# %% ../nbs/6_practice/83_cli.ipynb #1a53ee7e
+# %% ../nbs/6_practice/83_cli.ipynb #e501bd11
 def _set_signature(run: Callable, given: Sequence[inspect.Parameter]) -> None:
     """Show a function's parameters flat: what Typer looks at."""
     flat = []
@@ -170,7 +170,7 @@ def _set_signature(run: Callable, given: Sequence[inspect.Parameter]) -> None:
     run.__signature__ = inspect.Signature(flat)
     run.__annotations__ = {p.name: p.annotation for p in flat}
 
-# %% ../nbs/6_practice/83_cli.ipynb #8deefcc3
+# %% ../nbs/6_practice/83_cli.ipynb #0a5ed542
 def _check_out(path: Path, suffixes: Sequence[str]) -> None:
     """Refuse a file that could not be written."""
     if path.suffix not in suffixes:
@@ -185,7 +185,7 @@ def _check_out(path: Path, suffixes: Sequence[str]) -> None:
             f"can't write to {path.parent} ({error.strerror}); use another --out"
         ) from None
 
-# %% ../nbs/6_practice/83_cli.ipynb #70f198da
+# %% ../nbs/6_practice/83_cli.ipynb #5c0b8084
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A file to write; it takes the place of `path` when all is well, and vanishes if not."""
@@ -196,7 +196,7 @@ def _whole(path: Path) -> Iterator[Path]:
     finally:
         part.unlink(missing_ok=True)
 
-# %% ../nbs/6_practice/83_cli.ipynb #f8f8460a
+# %% ../nbs/6_practice/83_cli.ipynb #15ad232a
 @contextmanager
 def _hushed() -> Iterator[None]:
     """Silence what C libraries print on stderr; what Python prints still arrives."""
@@ -212,7 +212,7 @@ def _hushed() -> Iterator[None]:
         os.dup2(kept, 2), os.close(kept), os.close(null)
         sys.stderr = python
 
-# %% ../nbs/6_practice/83_cli.ipynb #ad34a913
+# %% ../nbs/6_practice/83_cli.ipynb #74bf058e
 app = typer.Typer(
     cls=_Commands,
     rich_markup_mode=None,
@@ -222,14 +222,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# %% ../nbs/6_practice/83_cli.ipynb #45d49e2a
+# %% ../nbs/6_practice/83_cli.ipynb #5e944e2a
 def _show_version(wanted: bool) -> None:
     """Print the version and stop."""
     if wanted:
         typer.echo(f"sepbook {__version__}")
         raise typer.Exit()
 
-# %% ../nbs/6_practice/83_cli.ipynb #62699d8e
+# %% ../nbs/6_practice/83_cli.ipynb #0d199c60
 _Version = typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
 _Debug = typer.Option("--debug", help="Show Python's traceback of an error.")
 
@@ -246,7 +246,7 @@ def _sepbook(
     Exit codes: 0 done, 2 bad input (a line on stderr says what), 130 interrupted.
     """
 
-# %% ../nbs/6_practice/83_cli.ipynb #114eca5d
+# %% ../nbs/6_practice/83_cli.ipynb #353dc535
 class _Command(typer.core.TyperCommand):
     """A command whose help has its options in groups."""
 
@@ -262,13 +262,13 @@ class _Command(typer.core.TyperCommand):
             with formatter.section(title):
                 formatter.write_dl(groups[title])
 
-# %% ../nbs/6_practice/83_cli.ipynb #ea7dc5f6
+# %% ../nbs/6_practice/83_cli.ipynb #e7498e1f
 _Device = Annotated[str, _option("auto, cpu or cuda.", "NAME")]
 _Quiet = Annotated[bool, _option("No progress bar.", None, "--quiet", "-q")]
 _Json = Annotated[bool, _option("Print JSON.", None, "--json")]
 _Model = Annotated[str, _option("speech, music, another name of `sepbook models`, a file.", "NAME")]
 
-# %% ../nbs/6_practice/83_cli.ipynb #81484ab4
+# %% ../nbs/6_practice/83_cli.ipynb #ee4f18cc
 def _device(name: str) -> str:
     """The device that a word means."""
     import torch
@@ -280,14 +280,14 @@ def _device(name: str) -> str:
         raise ValueError("--device is cuda, but no GPU is to be found; use auto or cpu")
     return "cuda" if found and name != "cpu" else "cpu"
 
-# %% ../nbs/6_practice/83_cli.ipynb #96add51c
+# %% ../nbs/6_practice/83_cli.ipynb #152419f8
 def _load(model: str, device: str):
     """A network by name or file."""
     from sepbook.zoo import load
 
     return load(model, device=_device(device))
 
-# %% ../nbs/6_practice/83_cli.ipynb #98ed5a34
+# %% ../nbs/6_practice/83_cli.ipynb #7d669f65
 def _names(words: str | None) -> list[str]:
     """Names from a file with one a line ('#' starts a comment), or joined by commas."""
     if words is None:
@@ -302,7 +302,7 @@ def _names(words: str | None) -> list[str]:
         raise ValueError(f"{words} holds no names; write one a line")
     return [name for name in found if name]
 
-# %% ../nbs/6_practice/83_cli.ipynb #084ce194
+# %% ../nbs/6_practice/83_cli.ipynb #d42fd9a4
 def _check_sources(wanted: Sequence[str], network, option: str) -> None:
     """Raise unless the network has these sources."""
     for name in wanted:
@@ -310,7 +310,7 @@ def _check_sources(wanted: Sequence[str], network, option: str) -> None:
             known = ", ".join(network.sources)
             raise ValueError(f"{option} is {name}, but the model separates {known}")
 
-# %% ../nbs/6_practice/83_cli.ipynb #6cd173e6
+# %% ../nbs/6_practice/83_cli.ipynb #80124110
 def _prepare(model: str, device: str, stems: Stems):
     """The network for a call of separate; an error for options that can't be met."""
     from sepbook.separate import FORMATS
@@ -324,7 +324,7 @@ def _prepare(model: str, device: str, stems: Stems):
     _check_sources([stems.two_stems], network, "--two-stems")
     return _two_stems(network, stems.two_stems)
 
-# %% ../nbs/6_practice/83_cli.ipynb #d3e453e5
+# %% ../nbs/6_practice/83_cli.ipynb #e803b67a
 def _two_stems(network, name: str):
     """The network with two outputs: one of its sources, and the mixture without it."""
     import torch
@@ -339,7 +339,7 @@ def _two_stems(network, name: str):
     two.sample_rate, two.channels = network.sample_rate, network.channels
     return two
 
-# %% ../nbs/6_practice/83_cli.ipynb #a077dbcc
+# %% ../nbs/6_practice/83_cli.ipynb #48a195df
 def _separate_one(network, path: Path, segments: Segments, stems: Stems, progress: bool) -> dict:
     """Separate one file; the result is what --json prints."""
     from sepbook.separate import separate_file
@@ -354,7 +354,7 @@ def _separate_one(network, path: Path, segments: Segments, stems: Stems, progres
     files = {name: str(file) for name, file in files.items()}
     return {"input": str(path), "files": files, "seconds": round(time.perf_counter() - began, 2)}
 
-# %% ../nbs/6_practice/83_cli.ipynb #60472343
+# %% ../nbs/6_practice/83_cli.ipynb #9ada6359
 def _attempt(
     inputs: Sequence[Path], work: Callable[[Path], dict], debug: bool
 ) -> Iterator[tuple[dict, int]]:
@@ -371,7 +371,7 @@ def _attempt(
                 raise
             yield _failed(path, error)
 
-# %% ../nbs/6_practice/83_cli.ipynb #52d599b1
+# %% ../nbs/6_practice/83_cli.ipynb #edd885c2
 def _failed(path: Path, error: Exception) -> tuple[dict, int]:
     """The result and the exit code of an input that failed."""
     line, code = explain(error)
@@ -387,7 +387,7 @@ def _show(result: dict, as_json: bool) -> None:
     for file in [] if as_json else result.get("files", {}).values():
         typer.echo(file)
 
-# %% ../nbs/6_practice/83_cli.ipynb #dfebf090
+# %% ../nbs/6_practice/83_cli.ipynb #048b8112
 _Inputs = Annotated[
     list[Path],
     typer.Argument(metavar="IN", help="Audio files, or videos with sound."),
@@ -420,7 +420,7 @@ def _separate(
         _show(result, as_json)
     raise typer.Exit(max(codes))
 
-# %% ../nbs/6_practice/83_cli.ipynb #8dde4ea7
+# %% ../nbs/6_practice/83_cli.ipynb #cfff3901
 def _table(rows: Sequence[dict]) -> str:
     """Rows as columns of text."""
     cells = [list(rows[0])] + [[str(value) for value in row.values()] for row in rows]
@@ -428,7 +428,7 @@ def _table(rows: Sequence[dict]) -> str:
     pad = lambda line: "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
     return "\n".join(map(pad, cells))
 
-# %% ../nbs/6_practice/83_cli.ipynb #c659e303
+# %% ../nbs/6_practice/83_cli.ipynb #0b7a55cc
 def _card_lines(card: dict, indent: str = "") -> Iterator[str]:
     """A card as lines of at most 80 characters; what is empty is left out."""
     for key, value in card.items():
@@ -441,7 +441,7 @@ def _card_lines(card: dict, indent: str = "") -> Iterator[str]:
                 f"{indent}{key}: {text}", 80, subsequent_indent=indent + "    "
             )
 
-# %% ../nbs/6_practice/83_cli.ipynb #b6f4be8f
+# %% ../nbs/6_practice/83_cli.ipynb #5724eb78
 def _shipped() -> list[dict]:
     """A row for each model that ships."""
     from sepbook.zoo import available
@@ -458,7 +458,7 @@ def _shipped() -> list[dict]:
         for name, row in available().iterrows()
     ]
 
-# %% ../nbs/6_practice/83_cli.ipynb #841b70ba
+# %% ../nbs/6_practice/83_cli.ipynb #15559aff
 def network_classes() -> dict[str, type]:  # by name in lower case
     """Every network of sepbook that can be trained."""
     import importlib
@@ -473,7 +473,7 @@ def network_classes() -> dict[str, type]:  # by name in lower case
                 found[name.lower()] = cls
     return found
 
-# %% ../nbs/6_practice/83_cli.ipynb #e0ccda84
+# %% ../nbs/6_practice/83_cli.ipynb #3079eaf3
 def _buildable(cls: type) -> bool:
     """Whether a class is a network, and not only the base of some."""
     from sepbook.learner import Network
@@ -486,7 +486,7 @@ def _describe(cls: type) -> dict:
     first = (inspect.getdoc(cls) or "").splitlines()[0]
     return {"class": cls.__name__, "what it is": textwrap.shorten(first, 60, placeholder=" ...")}
 
-# %% ../nbs/6_practice/83_cli.ipynb #4bcb1a70
+# %% ../nbs/6_practice/83_cli.ipynb #c3784bd3
 _Name = Annotated[str | None, typer.Argument(metavar="NAME", help="Print the card of this one.")]
 _Classes = Annotated[bool, _option("List the networks that train knows.", None, "--classes")]
 
@@ -504,7 +504,7 @@ def _models(name: _Name = None, classes: _Classes = False, as_json: _Json = Fals
         text = _table(found) if found else "no model ships with this version; see sepbook train"
     typer.echo(json.dumps(found, ensure_ascii=False, default=str) if as_json else text)
 
-# %% ../nbs/6_practice/83_cli.ipynb #d39762a2
+# %% ../nbs/6_practice/83_cli.ipynb #322c88cc
 def _open_corpus(data: str, network):
     """A folder with index.csv, kept in memory; "example" is the voices that sepbook carries."""
     from sepbook.mixtures import Corpus, example_corpus
@@ -517,7 +517,7 @@ def _is_songs(corpus) -> bool:
     """Whether a corpus holds stems of songs, not voices."""
     return "stem" in corpus.rows[0]
 
-# %% ../nbs/6_practice/83_cli.ipynb #833fb7da
+# %% ../nbs/6_practice/83_cli.ipynb #7b29e0e8
 def _keep(corpus, names: Sequence[str], option: str, but: bool = False):
     """The sounds of some speakers or songs; or all but theirs."""
     columns = [c for c in ("speaker", "song", "excerpt") if c in corpus.rows[0]]
@@ -530,7 +530,7 @@ def _keep(corpus, names: Sequence[str], option: str, but: bool = False):
         raise ValueError(f"{option} leaves no sounds; name fewer")
     return part
 
-# %% ../nbs/6_practice/83_cli.ipynb #26ab26de
+# %% ../nbs/6_practice/83_cli.ipynb #4b596b2f
 @dataclass(frozen=True)
 class Mixtures:
     """Which mixtures are measured."""
@@ -540,14 +540,14 @@ class Mixtures:
     seed: Annotated[int, _option("Another number, other mixtures.", "N")] = 0
     levels: Annotated[float | None, _option("Range in dB; voices 5, songs 0.", "DB")] = None
 
-# %% ../nbs/6_practice/83_cli.ipynb #be928266
+# %% ../nbs/6_practice/83_cli.ipynb #aeddf47a
 def _level_range(songs: bool, levels: float | None) -> tuple[float, float]:
     """Lowest and highest level in dB: around -26 for voices, around 0 (a gain) for songs."""
     width = levels if levels is not None else (0.0 if songs else 5.0)
     middle = 0.0 if songs else -26.0
     return middle - width / 2, middle + width / 2
 
-# %% ../nbs/6_practice/83_cli.ipynb #666d640e
+# %% ../nbs/6_practice/83_cli.ipynb #c6e7058d
 def _mixtures(corpus, sources: Sequence[str], how: Mixtures, **more):
     """Mixtures of as many voices as a network separates, or of the stems that it names."""
     from sepbook.mixtures import MixtureDataset, preload
@@ -558,7 +558,7 @@ def _mixtures(corpus, sources: Sequence[str], how: Mixtures, **more):
     options["level_range"] = _level_range(songs, options.pop("levels"))
     return Arranged(MixtureDataset(corpus, **options), sources)
 
-# %% ../nbs/6_practice/83_cli.ipynb #5c6e43ab
+# %% ../nbs/6_practice/83_cli.ipynb #b538e541
 class Arranged(Sequence):
     """Mixtures with their sources in a network's order.
 
@@ -581,7 +581,7 @@ class Arranged(Sequence):
         mix, src = self.data[i][:2]
         return mix, src if self.parts is None else _merged(src, self.parts)
 
-# %% ../nbs/6_practice/83_cli.ipynb #664adc20
+# %% ../nbs/6_practice/83_cli.ipynb #015003c4
 def _merged(src, parts: list[list[int]]):
     """Sums of some of the sources (source, channel, time)."""
     import torch
@@ -600,7 +600,7 @@ def _parts(known: tuple[str, ...], wanted: tuple[str, ...]) -> list[list[int]] |
         raise ValueError(f"the network separates {want}, but the data has {have}")
     return [[known.index(name)] if name in known else rest for name in wanted]
 
-# %% ../nbs/6_practice/83_cli.ipynb #e657e894
+# %% ../nbs/6_practice/83_cli.ipynb #743ea581
 class Pairs(Sequence):
     """Finished mixtures: folders mix, s1, s2 ... (or vocals, drums ...) with equal file names.
 
@@ -624,7 +624,7 @@ class Pairs(Sequence):
     def __getitem__(self, i: int) -> tuple:
         return _read_pair([p / self.names[i] for p in (self.mix, *self.folders)], self)
 
-# %% ../nbs/6_practice/83_cli.ipynb #63e6e7dc
+# %% ../nbs/6_practice/83_cli.ipynb #43e9435b
 def _pair_folders(folder: Path) -> tuple[Path, list[Path]]:
     """The folder of the mixtures, and those of the sources."""
     inside = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
@@ -633,7 +633,7 @@ def _pair_folders(folder: Path) -> tuple[Path, list[Path]]:
         raise FileNotFoundError(f"{folder} has no index.csv, and no folders mix, s1, s2 ...")
     return mixed[0], [p for p in inside if p != mixed[0]]
 
-# %% ../nbs/6_practice/83_cli.ipynb #d72ea62f
+# %% ../nbs/6_practice/83_cli.ipynb #d8f240d3
 def _read_pair(paths: Sequence[Path], like: Pairs) -> tuple:
     """A mixture (channel, time) and its sources (source, channel, time)."""
     import torch
@@ -646,7 +646,7 @@ def _read_pair(paths: Sequence[Path], like: Pairs) -> tuple:
     mix, *src = [wav.expand(like.channels, -1) if len(wav) == 1 else wav for wav in wavs]
     return mix, torch.stack(src)
 
-# %% ../nbs/6_practice/83_cli.ipynb #e827673e
+# %% ../nbs/6_practice/83_cli.ipynb #d9da9043
 def measure(
     network: Callable,  # mix (batch, channel, time) -> est (batch, source, channel, time)
     data: Sequence,  # items (mix, src)
@@ -662,7 +662,7 @@ def measure(
     with torch.backends.cudnn.flags(allow_tf32=False):
         return summarize(evaluate(network, data, metrics, device=device, progress=progress))
 
-# %% ../nbs/6_practice/83_cli.ipynb #39603d81
+# %% ../nbs/6_practice/83_cli.ipynb #5ba4d521
 def _headline(summary) -> dict:
     """The figures over all sources, as a card stores them."""
     found = {}
@@ -672,7 +672,7 @@ def _headline(summary) -> dict:
         found["items"] = int(row.items)
     return found
 
-# %% ../nbs/6_practice/83_cli.ipynb #9576ed23
+# %% ../nbs/6_practice/83_cli.ipynb #fa2d5116
 def _print_summary(summary) -> None:
     """Mean, confidence interval and median by source and metric."""
     rows = []
@@ -691,7 +691,7 @@ def _write_table(summary, out: Path) -> None:
         else:
             summary.to_json(part, orient="records", indent=1)
 
-# %% ../nbs/6_practice/83_cli.ipynb #3e816890
+# %% ../nbs/6_practice/83_cli.ipynb #3117071e
 @dataclass(frozen=True)
 class Sounds:
     """What it is measured on."""
@@ -700,7 +700,7 @@ class Sounds:
     speakers: Annotated[str | None, _option("Only these: a file, or a,b,c.", "NAMES")] = None
     songs: Annotated[str | None, _option("Only these, likewise.", "NAMES")] = None
 
-# %% ../nbs/6_practice/83_cli.ipynb #dbbb0375
+# %% ../nbs/6_practice/83_cli.ipynb #59f56702
 def _fixed(sounds: Sounds, network, how: Mixtures):
     """The fixed mixtures that a network is measured on."""
     folder = Path(sounds.data)
@@ -718,7 +718,7 @@ def _fixed_pairs(folder: Path, network):
     pairs = Pairs(folder, network.sample_rate, network.channels)
     return pairs if pairs.sources == network.sources else Arranged(pairs, network.sources)
 
-# %% ../nbs/6_practice/83_cli.ipynb #92043183
+# %% ../nbs/6_practice/83_cli.ipynb #900d542e
 def _as_card(card: dict, sounds: Sounds) -> tuple[Sounds, Mixtures]:
     """The sounds and the mixtures that the figures on a card come from."""
     stored = card.get("evaluation")
@@ -727,7 +727,7 @@ def _as_card(card: dict, sounds: Sounds) -> tuple[Sounds, Mixtures]:
     whose = {"songs" if stored["songs"] else "speakers": ",".join(stored["names"])}
     return replace(sounds, **whose), Mixtures(**{f.name: stored[f.name] for f in fields(Mixtures)})
 
-# %% ../nbs/6_practice/83_cli.ipynb #bd525042
+# %% ../nbs/6_practice/83_cli.ipynb #87e506e4
 def _compare(summary, card: dict) -> None:
     """Show both figures; raise if they differ by more than 0.01 dB."""
     now, then = _headline(summary), card.get("scores") or {}
@@ -736,7 +736,7 @@ def _compare(summary, card: dict) -> None:
         if abs(now[name] - then[name]) > 0.01:
             raise ValueError(f"{name} is not that on the card; is --data what it was measured on?")
 
-# %% ../nbs/6_practice/83_cli.ipynb #fe61eb7e
+# %% ../nbs/6_practice/83_cli.ipynb #7919c3b1
 _Metrics = Annotated[str, _option("Names joined by commas, as si_sdr,sdr,stoi.", "NAMES")]
 _AsCard = Annotated[bool, _option("Measure as for the card, and compare.", None, "--as-card")]
 _TableFile = Annotated[Path | None, _option("Write the table, as .json or .csv.", "FILE")]
@@ -770,7 +770,7 @@ def _evaluate(
     _ = out and _write_table(summary, out)
     _ = as_card and _compare(summary, network.card)
 
-# %% ../nbs/6_practice/83_cli.ipynb #1a6a5e3a
+# %% ../nbs/6_practice/83_cli.ipynb #94bdb483
 @dataclass(frozen=True)
 class Lessons:
     """What it is trained on."""
@@ -786,7 +786,7 @@ class Lessons:
     levels: Annotated[float | None, _option("Range in dB; voices 5, songs 0.", "DB")] = None
     remix: Annotated[float, _option("Part of items with stems of several songs.", "F")] = 0.0
 
-# %% ../nbs/6_practice/83_cli.ipynb #734ed833
+# %% ../nbs/6_practice/83_cli.ipynb #14ecc7f0
 @dataclass(frozen=True)
 class Training:
     """How it is trained."""
@@ -807,7 +807,7 @@ class Training:
     workers: Annotated[int, _option("Processes that mix.", "N")] = 0
     seed: Annotated[int, _option("Of weights, order and mixtures.", "N")] = 0
 
-# %% ../nbs/6_practice/83_cli.ipynb #0c1c1b9f
+# %% ../nbs/6_practice/83_cli.ipynb #578344ca
 @dataclass(frozen=True)
 class Card:
     """What the card says besides."""
@@ -817,7 +817,7 @@ class Card:
     attribution: Annotated[str | None, _option("Whom the data is owed to.", "TEXT")] = None
     dtype: Annotated[str | None, _option("Store as float16 or bfloat16.", "NAME")] = None
 
-# %% ../nbs/6_practice/83_cli.ipynb #658e0069
+# %% ../nbs/6_practice/83_cli.ipynb #fe1dc921
 def _value(text: str):
     """What a word on the command line means."""
     words = {"true": True, "false": False, "none": None}
@@ -830,7 +830,7 @@ def _value(text: str):
             return kind(text)
     return text
 
-# %% ../nbs/6_practice/83_cli.ipynb #d9f3c37f
+# %% ../nbs/6_practice/83_cli.ipynb #c2f4f46f
 def _arguments(cls: type) -> dict[str, inspect.Parameter]:
     """The named arguments of a class, those that it hands on to its base included."""
     found: dict[str, inspect.Parameter] = {}
@@ -843,7 +843,7 @@ def _arguments(cls: type) -> dict[str, inspect.Parameter]:
             break
     return found
 
-# %% ../nbs/6_practice/83_cli.ipynb #be1b007a
+# %% ../nbs/6_practice/83_cli.ipynb #60ae48ea
 def _settings(cls: type, pairs: Sequence[str]) -> dict:
     """The arguments that --set gives, checked."""
     known, found = _arguments(cls), {}
@@ -855,7 +855,7 @@ def _settings(cls: type, pairs: Sequence[str]) -> dict:
         found[name] = _fitted(pair, _value(text), known[name].default)
     return found
 
-# %% ../nbs/6_practice/83_cli.ipynb #51ca3802
+# %% ../nbs/6_practice/83_cli.ipynb #0edf6806
 def _fitted(pair: str, value, usual):
     """A value, made or found to be of the kind of the default."""
     if isinstance(usual, tuple | list) and not isinstance(value, tuple):
@@ -866,7 +866,7 @@ def _fitted(pair: str, value, usual):
         raise ValueError(f"--set {pair}: the value must be a word, as {usual}")
     return value
 
-# %% ../nbs/6_practice/83_cli.ipynb #d31a4395
+# %% ../nbs/6_practice/83_cli.ipynb #bd8368ff
 def _find_class(name: str | None) -> type:
     """A network's class by its name, in capitals or not."""
     known = network_classes()
@@ -876,7 +876,7 @@ def _find_class(name: str | None) -> type:
         raise ValueError(f"--model is {name}, but there are the networks {names}")
     return known[key]
 
-# %% ../nbs/6_practice/83_cli.ipynb #f210b9ab
+# %% ../nbs/6_practice/83_cli.ipynb #ab6a571f
 def _new_network(name: str | None, pairs: Sequence[str], init: str | None, data: str, seed: int):
     """The network to train: from a file, or built from its class and --set."""
     from sepbook.learner import seed_all
@@ -892,7 +892,7 @@ def _new_network(name: str | None, pairs: Sequence[str], init: str | None, data:
     seed_all(seed)
     return cls(**settings)
 
-# %% ../nbs/6_practice/83_cli.ipynb #e5fb7afb
+# %% ../nbs/6_practice/83_cli.ipynb #b9bceacf
 def _stems_of(data: str) -> tuple[str, ...]:
     """The stems in a folder of songs; none for voices."""
     from sepbook.mixtures import MUSDB_SOURCES, _read_index
@@ -902,7 +902,7 @@ def _stems_of(data: str) -> tuple[str, ...]:
     known = tuple(name for name in MUSDB_SOURCES if name in names)
     return known + tuple(sorted(names - set(known)))
 
-# %% ../nbs/6_practice/83_cli.ipynb #1f56038c
+# %% ../nbs/6_practice/83_cli.ipynb #d3a4dd8a
 def _held_out(corpus, lessons: Lessons, n_src: int, seed: int) -> list[str]:
     """The speakers or songs to validate on."""
     from sepbook.mixtures import split
@@ -914,7 +914,7 @@ def _held_out(corpus, lessons: Lessons, n_src: int, seed: int) -> list[str]:
     share = max(0.1, (1 if _is_songs(corpus) else n_src) / len(groups))
     return sorted({row[by] for row in split(corpus, share, by, seed)[1].rows})
 
-# %% ../nbs/6_practice/83_cli.ipynb #a8e8076b
+# %% ../nbs/6_practice/83_cli.ipynb #b95425d8
 def _data_sets(network, lessons: Lessons, seed: int) -> tuple:
     """Mixtures to train on and to validate on; who was kept apart; and the numbers of the latter."""
     corpus, option = _open_corpus(lessons.data, network), "--valid-speakers or --valid-songs"
@@ -928,7 +928,7 @@ def _data_sets(network, lessons: Lessons, seed: int) -> tuple:
     sources = network.sources
     return _mixtures(train, sources, how, **more), _mixtures(valid, sources, test), held, test
 
-# %% ../nbs/6_practice/83_cli.ipynb #795a00cc
+# %% ../nbs/6_practice/83_cli.ipynb #5a678459
 def _learner(network, train, valid, how: Training, device: str):
     """A learner with the options of the command line."""
     from accelerate import Accelerator
@@ -940,7 +940,7 @@ def _learner(network, train, valid, how: Training, device: str):
     _device(device)
     return Learner(network, train, valid, **options, accelerator=alone)
 
-# %% ../nbs/6_practice/83_cli.ipynb #26c60a05
+# %% ../nbs/6_practice/83_cli.ipynb #f31cb5fd
 def _nameless(word: str) -> str:
     """A word of a command line without the folders of this machine."""
     option, sign, value = word.rpartition("=")
@@ -952,12 +952,12 @@ def _story(learner, lessons: Lessons, card: Card, words: Sequence[str]) -> dict:
     """What the card tells."""
     told, corpus = learner.card(), learner.train.data.corpus
     samples = sum(map(corpus.length, range(len(corpus))))
-    told |= {"seconds_trained": told.pop("seconds"), "licence": card.licence}
-    told |= {"data": card.data_name or Path(lessons.data).name, "attribution": card.attribution}
+    told |= {"data": card.data_name or Path(lessons.data).name, "licence": card.licence}
+    told |= {"attribution": card.attribution}
     told |= {"hours_of_data": round(samples / corpus.sample_rate / 3600, 3)}
     return told | {"command": shlex.join(["sepbook", *map(_nameless, words)])}
 
-# %% ../nbs/6_practice/83_cli.ipynb #471d80b9
+# %% ../nbs/6_practice/83_cli.ipynb #8bace5ea
 def _finish(learner, out: Path, story: dict, test: dict, dtype: str | None):
     """Save the best weights, measure the file, and write the figures on its card."""
     from sepbook.zoo import load, save
@@ -970,13 +970,13 @@ def _finish(learner, out: Path, story: dict, test: dict, dtype: str | None):
     save(best, out, story | figures, dtype)
     return summary
 
-# %% ../nbs/6_practice/83_cli.ipynb #28104dd1
+# %% ../nbs/6_practice/83_cli.ipynb #7089d91f
 _Out = Annotated[Path, _option("Where the network goes.", "FILE.safetensors")]
 _Class = Annotated[str | None, _option("One of `sepbook models --classes`.", "CLASS")]
 _Set = Annotated[list[str], _option("An argument of the class; may be repeated.", "A=X", "--set")]
 _Init = Annotated[str | None, _option("Start from this model instead.", "NAME")]
 
-# %% ../nbs/6_practice/83_cli.ipynb #dc0ca4c3
+# %% ../nbs/6_practice/83_cli.ipynb #d21736e4
 @app.command("train", cls=_Command)
 @grouped
 def _train(
@@ -1007,7 +1007,7 @@ def _train(
         _print_summary(_finish(learner, out, story, test, card.dtype))
         typer.echo(out)
 
-# %% ../nbs/6_practice/83_cli.ipynb #5a346d77
+# %% ../nbs/6_practice/83_cli.ipynb #83fce91e
 def main() -> None:
     """The command `sepbook`."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -1015,6 +1015,6 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")
     app(prog_name="sepbook")
 
-# %% ../nbs/6_practice/83_cli.ipynb #ebf265d0
+# %% ../nbs/6_practice/83_cli.ipynb #50c89894
 if __name__ == "__main__" and "__file__" in globals():  # python -m sepbook.cli, not this page
     main()
