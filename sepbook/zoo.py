@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CARD_FIELDS', 'save', 'read_card', 'load', 'available', 'read_weights', 'import_weights', 'published']
 
-# %% ../nbs/6_practice/79_zoo.ipynb #2a3069a2
+# %% ../nbs/6_practice/79_zoo.ipynb #e6934866
 import difflib
 import hashlib
 import importlib
@@ -21,7 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-# %% ../nbs/6_practice/79_zoo.ipynb #e94da8b0
+# %% ../nbs/6_practice/79_zoo.ipynb #6a3bc5e3
 import safetensors
 import safetensors.torch
 import torch
@@ -29,26 +29,23 @@ from torch import Tensor, nn
 
 from .learner import Network, atomic
 
-# %% ../nbs/6_practice/79_zoo.ipynb #2abae60a
+# %% ../nbs/6_practice/79_zoo.ipynb #4869b5c0
 _KINDS = {
-    b"PK\x03\x04": "a zip archive, as torch.save writes: it holds a pickle, which can run programs",
-    b"\x80": "a pickle, which can run programs when it is opened",
+    b"PK\x03\x04": "a zip archive, as torch.save writes; for a checkpoint use read_weights",
+    b"\x80": "a pickle, which can run programs; for a peer's checkpoint use read_weights",
     b"version https://git-lfs": "a Git LFS pointer; run git lfs pull to get the file itself",
-    b"<": "a web page, not weights; check the address it was downloaded from",
-    b"\x89HDF": "an HDF5 file",
+    b"<": "a web page; check the address that it was downloaded from",
+    b"\x89HDF": "an HDF5 file; give one that sepbook.zoo.save wrote",
 }
 
-# %% ../nbs/6_practice/79_zoo.ipynb #053adad9
+# %% ../nbs/6_practice/79_zoo.ipynb #6b5152e9
 def _foreign(name: str, start: bytes) -> ValueError:
     """The error for a file of another kind, known by its first bytes."""
-    kind = next((text for magic, text in _KINDS.items() if start.startswith(magic)), "unknown")
-    advice = "give a .safetensors file written by sepbook.zoo.save"
-    if "pickle" in kind:
-        advice = "for a peer's checkpoint use read_weights and import_weights"
-    kind = "not a safetensors file" if kind == "unknown" else kind
-    return ValueError(f"{name} is {kind}; {advice}")
+    kind = next((text for magic, text in _KINDS.items() if start.startswith(magic)), None)
+    kind = kind or "something unknown; give one that sepbook.zoo.save wrote"
+    return ValueError(f"{name} is not a safetensors file but {kind}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #b62e6ddf
+# %% ../nbs/6_practice/79_zoo.ipynb #c345b2c5
 def _size(path: Path) -> int:
     """How many bytes a file has."""
     if path.is_dir():
@@ -59,7 +56,7 @@ def _size(path: Path) -> int:
         raise ValueError(f"{path.name} is empty (0 bytes); copy or download it again")
     return path.stat().st_size
 
-# %% ../nbs/6_practice/79_zoo.ipynb #c219d563
+# %% ../nbs/6_practice/79_zoo.ipynb #beb21c82
 def _check_length(name: str, size: int, header: dict[str, Any], begin: int) -> None:
     """Raise unless the last tensor ends where the file ends."""
     ends = [t["data_offsets"][1] for key, t in header.items() if key != "__metadata__"]
@@ -68,7 +65,7 @@ def _check_length(name: str, size: int, header: dict[str, Any], begin: int) -> N
         fault = "is cut short" if size < want else "has something appended"
         raise ValueError(f"{name} {fault}: {size} bytes, not {want}; copy or download it again")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #d9843902
+# %% ../nbs/6_practice/79_zoo.ipynb #926958d5
 def _read_header(path: Path) -> dict[str, Any]:
     """The JSON header of a safetensors file of the right length."""
     size = _size(path)
@@ -84,7 +81,7 @@ def _read_header(path: Path) -> dict[str, Any]:
         text = file.read(length)
     return _parse_header(path.name, size, text)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #eda207c0
+# %% ../nbs/6_practice/79_zoo.ipynb #ad4c8d39
 def _parse_header(name: str, size: int, text: bytes) -> dict[str, Any]:
     """The header as a dict, checked against the size of the file."""
     fault = ValueError(f"{name} has a damaged header; copy or download it again")
@@ -99,10 +96,10 @@ def _parse_header(name: str, size: int, text: bytes) -> dict[str, Any]:
     _check_length(name, size, header, 8 + len(text))
     return header
 
-# %% ../nbs/6_practice/79_zoo.ipynb #c87bdf48
+# %% ../nbs/6_practice/79_zoo.ipynb #0f3efb88
 CARD_FIELDS = ("data", "seconds_trained", "device", "seed", "scores", "licence")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #80396e16
+# %% ../nbs/6_practice/79_zoo.ipynb #05ac5895
 def _facts(model: nn.Module) -> dict[str, Any]:
     """What a network knows about itself, for its card."""
     needed = ("config", "sources", "sample_rate", "channels")
@@ -118,7 +115,7 @@ def _facts(model: nn.Module) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
     }
 
-# %% ../nbs/6_practice/79_zoo.ipynb #d58865e7
+# %% ../nbs/6_practice/79_zoo.ipynb #170f2a88
 def _plain(value: Any) -> Any:
     """A NumPy number, a tensor or a path as JSON can hold it."""
     if isinstance(value, os.PathLike):
@@ -127,7 +124,7 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     raise TypeError(f"a {type(value).__name__}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #a0aa0c01
+# %% ../nbs/6_practice/79_zoo.ipynb #9ab0e0fe
 def _to_json(value: Any, what: str) -> str:
     """Compact JSON, or one line on what does not fit into it."""
     try:
@@ -136,10 +133,10 @@ def _to_json(value: Any, what: str) -> str:
         advice = "use plain numbers, strings, lists and dicts; None where a score is NaN"
         raise ValueError(f"{what} does not fit into JSON ({error}); {advice}") from None
 
-# %% ../nbs/6_practice/79_zoo.ipynb #4781a0e5
+# %% ../nbs/6_practice/79_zoo.ipynb #51eb3299
 _FORMAT = 1
 
-# %% ../nbs/6_practice/79_zoo.ipynb #02cc4e35
+# %% ../nbs/6_practice/79_zoo.ipynb #d86b5363
 def _story(card: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """The whole card: format, what was told, what the network knows."""
     told = {k: v for k, v in card.items() if k not in ("sha256", "format", "seconds")}
@@ -147,7 +144,7 @@ def _story(card: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
         told.setdefault("seconds_trained", card["seconds"])
     return {"format": _FORMAT} | dict.fromkeys(CARD_FIELDS) | told | facts
 
-# %% ../nbs/6_practice/79_zoo.ipynb #b84516a8
+# %% ../nbs/6_practice/79_zoo.ipynb #fab29032
 def _parse_card(name: str, text: str) -> dict[str, Any]:
     """A card from its JSON, with the entries that loading needs."""
     try:
@@ -163,7 +160,7 @@ def _parse_card(name: str, text: str) -> dict[str, Any]:
         raise ValueError(f"{name} has a damaged card; copy or download it again")
     return card
 
-# %% ../nbs/6_practice/79_zoo.ipynb #d3281558
+# %% ../nbs/6_practice/79_zoo.ipynb #fda3137d
 def _card_of(name: str, header: dict[str, Any]) -> dict[str, Any]:
     """The card in a header, or one line on why there is none to use."""
     told = header.get("__metadata__")
@@ -173,21 +170,21 @@ def _card_of(name: str, header: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{name} is a safetensors file without a sepbook card; {advice}")
     return _parse_card(name, text)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #fb5c8f4c
+# %% ../nbs/6_practice/79_zoo.ipynb #94f8ca82
 def _seal(raw: bytes, old: str, new: str) -> bytes:
     """The file with the checksum in its card replaced by another."""
     mark = '"sepbook":"{\\"sha256\\":\\"%s\\"'
     return raw.replace((mark % old).encode(), (mark % new).encode(), 1)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #20868e98
+# %% ../nbs/6_practice/79_zoo.ipynb #987e130b
 def _digest(raw: bytes, seal: str) -> str:
     """SHA-256 of a file in whose card the checksum itself is replaced by zeros."""
     return hashlib.sha256(_seal(raw, seal, "0" * 64)).hexdigest()
 
-# %% ../nbs/6_practice/79_zoo.ipynb #33652168
+# %% ../nbs/6_practice/79_zoo.ipynb #118c1250
 _HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
-# %% ../nbs/6_practice/79_zoo.ipynb #67a6ce4c
+# %% ../nbs/6_practice/79_zoo.ipynb #2d3a3316
 def _halved(name: str, weight: Tensor, dtype: str) -> Tensor:
     """A parameter in half precision; raises if a number is too large for it."""
     half = weight.to(_HALF[dtype])
@@ -197,7 +194,7 @@ def _halved(name: str, weight: Tensor, dtype: str) -> Tensor:
         raise ValueError(f"{fault}; save it as float32, with dtype=None")
     return half
 
-# %% ../nbs/6_practice/79_zoo.ipynb #c6e3fa61
+# %% ../nbs/6_practice/79_zoo.ipynb #919b060a
 def _check_numbers(weights: Mapping[str, Any], what: str, advice: str) -> None:
     """Raise if something is no tensor, or a weight is NaN or infinite."""
     for name, weight in weights.items():
@@ -206,7 +203,7 @@ def _check_numbers(weights: Mapping[str, Any], what: str, advice: str) -> None:
         if not weight.isfinite().all():
             raise ValueError(f"{what}: {name} holds NaN or infinity; {advice}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #ee38ce3a
+# %% ../nbs/6_practice/79_zoo.ipynb #c164d144
 def _ties(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Names of tensors that are the same memory as an earlier one, and that one's name."""
     first, tied = {}, {}
@@ -216,7 +213,7 @@ def _ties(state: Mapping[str, Tensor]) -> dict[str, str]:
             tied[name] = first[place]
     return tied
 
-# %% ../nbs/6_practice/79_zoo.ipynb #f46335e5
+# %% ../nbs/6_practice/79_zoo.ipynb #d038e210
 def _collect(model: nn.Module, dtype: str | None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors to write, each once, on the CPU; and which names are tied to which."""
     state, tied = model.state_dict(), {}
@@ -230,7 +227,7 @@ def _collect(model: nn.Module, dtype: str | None) -> tuple[dict[str, Tensor], di
         kept[name] = weight.clone(memory_format=torch.contiguous_format)
     return kept, tied
 
-# %% ../nbs/6_practice/79_zoo.ipynb #6db35455
+# %% ../nbs/6_practice/79_zoo.ipynb #77811787
 def _find_class(card: dict[str, Any], name: str) -> type:
     """The class that a card names: only networks of sepbook are imported."""
     module, _, cls = card["class"].rpartition(".")
@@ -244,14 +241,14 @@ def _find_class(card: dict[str, Any], name: str) -> type:
         raise ValueError(f"{name} needs {card['class']}, which this sepbook lacks; update sepbook")
     return found
 
-# %% ../nbs/6_practice/79_zoo.ipynb #b05e408b
+# %% ../nbs/6_practice/79_zoo.ipynb #7bda6a7a
 def _tuples(value: Any) -> Any:
     """JSON's lists as tuples again, at every depth."""
     if isinstance(value, list):
         return tuple(_tuples(v) for v in value)
     return {k: _tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
 
-# %% ../nbs/6_practice/79_zoo.ipynb #69aff185
+# %% ../nbs/6_practice/79_zoo.ipynb #9ae75247
 def _build(cls: type, config: dict[str, Any], name: str) -> nn.Module:
     """A fresh network; the caller's random numbers stay as they are."""
     try:
@@ -262,18 +259,18 @@ def _build(cls: type, config: dict[str, Any], name: str) -> nn.Module:
         given = ", ".join(f"{k}={v!r}" for k, v in config.items())[:120]
         raise ValueError(f"{name}: can't build {cls.__name__}({given}): {reason}") from None
 
-# %% ../nbs/6_practice/79_zoo.ipynb #50a95e40
+# %% ../nbs/6_practice/79_zoo.ipynb #2314d305
 def _some(names: Sequence[str]) -> str:
     """The first three names, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
-# %% ../nbs/6_practice/79_zoo.ipynb #c1fc5d2a
+# %% ../nbs/6_practice/79_zoo.ipynb #a2ca205f
 def _shape(t: Tensor) -> str:
     """A shape in words."""
     return "x".join(map(str, t.shape)) or "one number"
 
-# %% ../nbs/6_practice/79_zoo.ipynb #44d0a432
+# %% ../nbs/6_practice/79_zoo.ipynb #85396e60
 def _check_fit(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     """Raise unless weights have the names and shapes of a network's own."""
     own = model.state_dict()
@@ -287,7 +284,7 @@ def _check_fit(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None
     if text:
         raise ValueError(f"{what} does not fit {type(model).__name__}: it {text}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #ca5719b0
+# %% ../nbs/6_practice/79_zoo.ipynb #68cc5d1d
 def _check_again(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Raise unless class and config alone give a network that takes these weights."""
     config, name = json.loads(_to_json(model.config, "the config")), "the network"
@@ -298,7 +295,7 @@ def _check_again(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         twin = _build(type(model), config, name)
     _check_fit(twin, state, "what its config describes")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #75b56314
+# %% ../nbs/6_practice/79_zoo.ipynb #55f885b0
 def _check_target(path: Path, dtype: str | None) -> None:
     """Raise if `path` is no place for weights, or `dtype` no way to store them."""
     if path.suffix != ".safetensors":
@@ -308,7 +305,7 @@ def _check_target(path: Path, dtype: str | None) -> None:
     if dtype not in (None, *_HALF):
         raise ValueError(f"dtype is {dtype!r}; give 'float16', 'bfloat16' or None")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #fcd91acb
+# %% ../nbs/6_practice/79_zoo.ipynb #47b0295a
 def save(
     model: nn.Module,  # a sepbook Network
     path: str | Path,  # where to; the name ends in .safetensors
@@ -335,19 +332,19 @@ def save(
         part.write_bytes(_seal(raw, zeros, _digest(raw, zeros)))
     return path
 
-# %% ../nbs/6_practice/79_zoo.ipynb #901292ed
+# %% ../nbs/6_practice/79_zoo.ipynb #d23cdea0
 def _shipped() -> dict[str, Path]:
     """The weights that came with the package, by name."""
     folder = Path(str(files("sepbook"))) / "weights"
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
-# %% ../nbs/6_practice/79_zoo.ipynb #cbc101f0
+# %% ../nbs/6_practice/79_zoo.ipynb #3bc56f3e
 def _defaults() -> dict[str, str | None]:
     """Which of them `speech` and `music` stand for."""
     text = (Path(str(files("sepbook"))) / "weights" / "defaults.json").read_text(encoding="utf-8")
     return json.loads(text)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #b9343ee2
+# %% ../nbs/6_practice/79_zoo.ipynb #c3c9ef33
 def _find(name_or_path: str | Path) -> Path:
     """The file that a name or a path means."""
     text, shipped, defaults = str(name_or_path), _shipped(), _defaults()
@@ -362,7 +359,7 @@ def _find(name_or_path: str | Path) -> Path:
     hint = f"did you mean {near[0]!r}?" if near else "or give a path that ends in .safetensors"
     raise ValueError(f"no model {text!r}; there are {', '.join(shipped) or 'none yet'}; {hint}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #114677e8
+# %% ../nbs/6_practice/79_zoo.ipynb #e446d167
 def read_card(
     name_or_path: str | Path,  # a name of `available()`, or a file written by `save`
 ) -> dict[str, Any]:  # class, config, sources, sample_rate, data, scores, licence...
@@ -373,7 +370,7 @@ def read_card(
     path = _find(name_or_path)
     return _card_of(path.name, _read_header(path))
 
-# %% ../nbs/6_practice/79_zoo.ipynb #478ecb1d
+# %% ../nbs/6_practice/79_zoo.ipynb #0914f321
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights and the card of a file, every byte checked."""
     header = _read_header(path)
@@ -392,7 +389,7 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tied = {name: str(first) for name, first in card.get("tied", {}).items()}
     return state | {name: state[first] for name, first in tied.items() if first in state}, card
 
-# %% ../nbs/6_practice/79_zoo.ipynb #c572cbc7
+# %% ../nbs/6_practice/79_zoo.ipynb #ab02423b
 def _load_file(path: Path, cls: type | None = None) -> nn.Module:
     """The network in a file that `save` wrote."""
     state, card = _open(path)
@@ -408,7 +405,7 @@ def _load_file(path: Path, cls: type | None = None) -> nn.Module:
     model.card = card
     return model
 
-# %% ../nbs/6_practice/79_zoo.ipynb #b51d5070
+# %% ../nbs/6_practice/79_zoo.ipynb #195749d2
 def _place(model: nn.Module, device: str | torch.device | None) -> nn.Module:
     """The network in evaluation mode on a device."""
     try:
@@ -416,7 +413,7 @@ def _place(model: nn.Module, device: str | torch.device | None) -> nn.Module:
     except (RuntimeError, AssertionError):
         raise ValueError(f"no device {str(device)!r} here; use 'cpu', or leave it out") from None
 
-# %% ../nbs/6_practice/79_zoo.ipynb #8c830b72
+# %% ../nbs/6_practice/79_zoo.ipynb #d1e85dc6
 def load(
     name_or_path: str | Path,  # "speech", "music", a name of `available()`, a file, "hf:org/name"
     device: str | torch.device | None = None,  # where the network goes; None: the CPU
@@ -434,7 +431,7 @@ def load(
         return _place(_load_bundle(name_or_path), device)
     return _place(_load_file(_find(name_or_path), cls), device)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #e42adb23
+# %% ../nbs/6_practice/79_zoo.ipynb #103ae76c
 def available() -> Any:  # a pandas DataFrame, one row per model
     """List the models that ship with the package, with what their cards say."""
     import pandas as pd
@@ -449,7 +446,7 @@ def available() -> Any:  # a pandas DataFrame, one row per model
     columns = ["model", *columns, "MB", *CARD_FIELDS]
     return pd.DataFrame(rows, columns=columns).set_index("model")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #a54dd5b7
+# %% ../nbs/6_practice/79_zoo.ipynb #a9a38df1
 def _flat(state: Any) -> dict[str, Tensor]:
     """The tensors of a state dict, taken out of the dict that a trainer wrapped around it."""
     full = lambda x: isinstance(x, Mapping) and x and all(map(torch.is_tensor, x.values()))
@@ -462,17 +459,17 @@ def _flat(state: Any) -> dict[str, Tensor]:
     prefix = "module." if all(str(name).startswith("module.") for name in found) else ""
     return {str(name).removeprefix(prefix): t for name, t in found.items()}
 
-# %% ../nbs/6_practice/79_zoo.ipynb #b066f371
+# %% ../nbs/6_practice/79_zoo.ipynb #af468ffd
 def _unreadable(name: str, error: Exception) -> ValueError:
     """One line on why a peer's file can't be read."""
-    named = re.search(r"(?:GLOBAL|global:?) ([\w.]+)", str(error))
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
     if isinstance(error, pickle.UnpicklingError) and named:
         fault = f"needs {named[1]} to be opened, and what is more than tensors can run programs"
         return ValueError(f"{name} {fault}; ask its author for safetensors")
     advice = "copy or download it again"
     return ValueError(f"{name} is damaged or holds no weights ({type(error).__name__}); {advice}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #e17e803b
+# %% ../nbs/6_practice/79_zoo.ipynb #d60e8691
 def read_weights(
     path: str | Path,  # a peer's .safetensors, .pth, .pt, .ckpt, .th or .bin file
 ) -> dict[str, Tensor]:  # its state dict, on the CPU
@@ -493,7 +490,7 @@ def read_weights(
         raise _unreadable(path.name, error) from None
     return _flat(found)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #a4c4424c
+# %% ../nbs/6_practice/79_zoo.ipynb #27bf46ed
 def _renamed(model: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     """A peer's weights under the network's own names, by the mapping of its class."""
     peers, name = getattr(model, "peers", {}), type(model).__name__
@@ -507,7 +504,7 @@ def _renamed(model: nn.Module, state: dict[str, Tensor], source: str) -> dict[st
         fault = f"{source}'s weights don't fit {name} ({reason})"
         raise ValueError(f"{fault}; were they trained with other settings?") from None
 
-# %% ../nbs/6_practice/79_zoo.ipynb #326c8265
+# %% ../nbs/6_practice/79_zoo.ipynb #3a770968
 def import_weights(
     model: nn.Module,  # a network whose class has `peers`; its weights are replaced
     state_dict: Mapping[str, Any] | str | Path,  # a peer's weights, or the file that holds them
@@ -525,7 +522,7 @@ def import_weights(
     model.load_state_dict(state)
     return model
 
-# %% ../nbs/6_practice/79_zoo.ipynb #9ad6d6cf
+# %% ../nbs/6_practice/79_zoo.ipynb #d9128d19
 def _networks() -> list[type]:
     """Every network class there is: those of sepbook.models and those of the reader."""
     try:
@@ -539,7 +536,7 @@ def _networks() -> list[type]:
         found += [c for c in cls.__subclasses__() if c not in found]
     return found
 
-# %% ../nbs/6_practice/79_zoo.ipynb #e68a8a39
+# %% ../nbs/6_practice/79_zoo.ipynb #b8e53f4d
 def _published() -> dict[str, tuple[type, dict[str, Any]]]:
     """Every checkpoint that some class names in its attribute `published`."""
     known = {}
@@ -547,7 +544,7 @@ def _published() -> dict[str, tuple[type, dict[str, Any]]]:
         known |= {name: (cls, entry) for name, entry in vars(cls).get("published", {}).items()}
     return known
 
-# %% ../nbs/6_practice/79_zoo.ipynb #c70d30fb
+# %% ../nbs/6_practice/79_zoo.ipynb #c7abcbaf
 def _entry(name: str) -> tuple[type, dict[str, Any]]:
     """The class and the arguments for a published checkpoint."""
     if name not in (known := _published()):
@@ -557,7 +554,7 @@ def _entry(name: str) -> tuple[type, dict[str, Any]]:
         )
     return known[name]
 
-# %% ../nbs/6_practice/79_zoo.ipynb #adb74814
+# %% ../nbs/6_practice/79_zoo.ipynb #3475aee0
 def published() -> Any:  # a pandas DataFrame, one row per checkpoint
     """List the checkpoints of other projects that `load` can download and rename."""
     import pandas as pd
@@ -568,7 +565,7 @@ def published() -> Any:  # a pandas DataFrame, one row per checkpoint
     ]
     return pd.DataFrame(rows, columns=columns).set_index("name")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #00bc2681
+# %% ../nbs/6_practice/79_zoo.ipynb #8891ff19
 def _from_peer(name: str, paths: Mapping[str, Path]) -> nn.Module:
     """The network that a published checkpoint belongs to, filled with its weights."""
     cls, entry = _entry(name)
@@ -581,10 +578,10 @@ def _from_peer(name: str, paths: Mapping[str, Path]) -> nn.Module:
     model.card = _story({"published": name} | told, _facts(model))
     return model
 
-# %% ../nbs/6_practice/79_zoo.ipynb #8e010fb7
+# %% ../nbs/6_practice/79_zoo.ipynb #23c6c933
 _USUAL = ("model.safetensors", "pytorch_model.bin", "model.pth", "model.ckpt", "model.th")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #0358ef6e
+# %% ../nbs/6_practice/79_zoo.ipynb #3d704bbd
 def _download(repo: str, revision: str | None, names: Sequence[str]) -> Path:
     """The first of these files that the cache or the repository on the Hub has."""
     import huggingface_hub as hub
@@ -602,7 +599,7 @@ def _download(repo: str, revision: str | None, names: Sequence[str]) -> Path:
         raise _unreached(where, error) from None
     raise ValueError(f"{where} has none of {', '.join(names)}; name one: {where}:FILE")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #ba1058e5
+# %% ../nbs/6_practice/79_zoo.ipynb #c66ccd67
 def _on_hub(repo: str, name: str, revision: str | None) -> bool:
     """Whether a repository has a file; raises where it can't be asked."""
     import huggingface_hub as hub
@@ -613,7 +610,7 @@ def _on_hub(repo: str, name: str, revision: str | None) -> bool:
         return False
     return True
 
-# %% ../nbs/6_practice/79_zoo.ipynb #0f3be448
+# %% ../nbs/6_practice/79_zoo.ipynb #4c28da92
 def _unreached(where: str, error: Exception) -> ValueError:
     """One line on why the Hub gave no file."""
     from huggingface_hub import errors
@@ -626,10 +623,10 @@ def _unreached(where: str, error: Exception) -> ValueError:
     reason = (str(error).splitlines() or [""])[0] or type(error).__name__
     return ValueError(f"{where} can't be downloaded: {reason[:150]}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #70f9c979
+# %% ../nbs/6_practice/79_zoo.ipynb #8143d4e5
 _SPEC = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^:]+))?(:(?P<file>.+))?")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #a78bd677
+# %% ../nbs/6_practice/79_zoo.ipynb #3b410da4
 def _hub_files(spec: str) -> tuple[str, dict[str, Path]]:
     """The address without its details, and the downloaded files by prefix."""
     if not (match := _SPEC.fullmatch(spec)):
@@ -641,7 +638,7 @@ def _hub_files(spec: str) -> tuple[str, dict[str, Path]]:
     get = lambda names: _download(match["repo"], match["revision"], several(names))
     return name, {prefix: get(names) for prefix, names in wanted.items()}
 
-# %% ../nbs/6_practice/79_zoo.ipynb #647ed3f4
+# %% ../nbs/6_practice/79_zoo.ipynb #53f2003a
 def _load_hub(spec: str, cls: type | None = None) -> nn.Module:
     """A network from the Hugging Face Hub: a file of our own, or a peer's checkpoint."""
     name, paths = _hub_files(spec)
@@ -650,7 +647,7 @@ def _load_hub(spec: str, cls: type | None = None) -> nn.Module:
     ours = "sepbook" in (header.get("__metadata__") or {})
     return _load_file(path, cls) if ours else _from_peer(name, paths)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #b27f3afd
+# %% ../nbs/6_practice/79_zoo.ipynb #baff80f4
 def _bundle_file(name: str) -> Path:
     """The weights of one of torchaudio's bundles: from its cache, or downloaded into it."""
     try:
@@ -671,7 +668,7 @@ def _bundle_file(name: str) -> Path:
         raise ValueError(f"torchaudio:{name}: no network, and no copy; {advice}") from None
     return path
 
-# %% ../nbs/6_practice/79_zoo.ipynb #16716fe3
+# %% ../nbs/6_practice/79_zoo.ipynb #399e4f94
 def _load_bundle(spec: str) -> nn.Module:
     """A network with the weights of one of torchaudio's bundles."""
     _entry(spec)
