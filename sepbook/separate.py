@@ -6,7 +6,7 @@
 __all__ = ['STRANGER', 'SHARED', 'SEGMENT', 'FORMATS', 'BYTES', 'triangle', 'OverlapAdd', 'cut', 'signature', 'alike', 'Follower',
            'separate_blocks', 'separate', 'Recording', 'separate_file']
 
-# %% ../nbs/6_practice/80_separate.ipynb #fb119e01
+# %% ../nbs/6_practice/80_separate.ipynb #6f684cfa
 import math
 import os
 import re
@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
-# %% ../nbs/6_practice/80_separate.ipynb #3fe768e9
+# %% ../nbs/6_practice/80_separate.ipynb #21fd3299
 import numpy as np
 import soundfile as sf
 import soxr
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from .sound import _audio_stream, _check_rate, check_wave, load
 
-# %% ../nbs/6_practice/80_separate.ipynb #cb682517
+# %% ../nbs/6_practice/80_separate.ipynb #b47029f2
 def triangle(
     length: int,  # samples
 ) -> Tensor:  # weights (time,), float64, all positive
@@ -38,7 +38,7 @@ def triangle(
     up = torch.arange(1, length + 1, dtype=torch.float64)
     return torch.minimum(up, up.flip(0))
 
-# %% ../nbs/6_practice/80_separate.ipynb #3bf39eb1
+# %% ../nbs/6_practice/80_separate.ipynb #fac51964
 class OverlapAdd:
     """Join segments that overlap: every sample is the weighted mean of all that cover it."""
 
@@ -53,7 +53,7 @@ class OverlapAdd:
         """Take in a segment (..., time); return the samples that no later one can change."""
         return _overlap_add(self, est, start)
 
-# %% ../nbs/6_practice/80_separate.ipynb #430f23ea
+# %% ../nbs/6_practice/80_separate.ipynb #dc533c21
 def _overlap_add(self: OverlapAdd, est: Tensor, start: int) -> Tensor:
     """Equation (2), where the segment and the tail overlap."""
     tail, done = est[..., :0] if self.tail is None else self.tail, start - self.start
@@ -66,7 +66,7 @@ def _overlap_add(self: OverlapAdd, est: Tensor, start: int) -> Tensor:
     self.start = start
     return out
 
-# %% ../nbs/6_practice/80_separate.ipynb #2ff90357
+# %% ../nbs/6_practice/80_separate.ipynb #4b361d79
 def cut(
     blocks: Iterable[Tensor],  # audio as it comes, each block (channel, any time)
     length: int | float,  # samples in a segment; infinity for a single one
@@ -85,7 +85,7 @@ def cut(
             start += hop
     yield from _last(held, begin, length, first=start == 0)
 
-# %% ../nbs/6_practice/80_separate.ipynb #aa65d3f6
+# %% ../nbs/6_practice/80_separate.ipynb #5a458996
 def _last(held: list[Tensor], begin: int, length: int | float, first: bool) -> Iterator:
     """The segment that ends where the stream ends, unless there was one."""
     rest = torch.cat(held, -1) if held else torch.zeros(1, 0)
@@ -94,7 +94,7 @@ def _last(held: list[Tensor], begin: int, length: int | float, first: bool) -> I
         back = max(0, time - length)
         yield begin + back, rest[..., back:]
 
-# %% ../nbs/6_practice/80_separate.ipynb #69b2c545
+# %% ../nbs/6_practice/80_separate.ipynb #86989c59
 def signature(
     wav: Tensor,  # audio (source, channel, time)
     sample_rate: int,  # Hz
@@ -110,10 +110,10 @@ def signature(
     band = torch.bucketize(torch.arange(power.shape[1]) * sample_rate / n_fft, edges)
     return power.new_zeros(len(power), bands + 2).index_add(1, band, power)[:, 1:-1]
 
-# %% ../nbs/6_practice/80_separate.ipynb #460a94f9
+# %% ../nbs/6_practice/80_separate.ipynb #2bc73f35
 STRANGER = 5.0  # dB, the distance at which a voice is as likely another as the same
 
-# %% ../nbs/6_practice/80_separate.ipynb #ec92885c
+# %% ../nbs/6_practice/80_separate.ipynb #cd5a085a
 def alike(
     known: Tensor,  # energy (source, band) of the speakers so far
     seen: Tensor,  # energy (source, band) of the new estimates
@@ -127,7 +127,7 @@ def alike(
     heard = share[0] > 1e-3
     return torch.where(heard, 1 - apart / STRANGER**2, 0.0) * share[1].T
 
-# %% ../nbs/6_practice/80_separate.ipynb #b1bc5f50
+# %% ../nbs/6_practice/80_separate.ipynb #3dcba72b
 SHARED = 0.1  # s; over less than this, speakers can't be followed
 
 
@@ -152,7 +152,7 @@ class Follower:
         self.spectra = seen[order] + (0 if self.spectra is None else self.spectra)
         return new[order]
 
-# %% ../nbs/6_practice/80_separate.ipynb #f26233ac
+# %% ../nbs/6_practice/80_separate.ipynb #8bb7e11b
 def _continue(self: Follower, old: Tensor, new: Tensor, seen: Tensor) -> Tensor:
     """The order of `new` that continues `old` best: equation (3), and the spectra."""
     from scipy.optimize import linear_sum_assignment
@@ -167,7 +167,7 @@ def _continue(self: Follower, old: Tensor, new: Tensor, seen: Tensor) -> Tensor:
     pairs = waves + self.memory * alike(self.spectra, seen)
     return torch.as_tensor(linear_sum_assignment(pairs.numpy(), maximize=True)[1])
 
-# %% ../nbs/6_practice/80_separate.ipynb #c006d9f7
+# %% ../nbs/6_practice/80_separate.ipynb #f72d9b14
 def _resampled(blocks: Iterable[Tensor], old: int, new: int) -> Iterator[Tensor]:
     """Change the rate of blocks (..., time) without a seam, to ceil(time * new / old) in all."""
     if old == new:
@@ -184,13 +184,13 @@ def _resampled(blocks: Iterable[Tensor], old: int, new: int) -> Iterator[Tensor]
     out = nn.functional.pad(out, (0, -int(-short // old) - out.shape[-1]))
     yield out.reshape(*block.shape[:-1], out.shape[-1])
 
-# %% ../nbs/6_practice/80_separate.ipynb #36a456e8
+# %% ../nbs/6_practice/80_separate.ipynb #91be4e3e
 def _speakers(separator) -> bool:
     """Whether the sources are interchangeable: s1, s2 ..."""
     names = getattr(separator, "sources", None) or ("all",)
     return len(names) > 1 and all(re.fullmatch(r"s\d+", str(name)) for name in names)
 
-# %% ../nbs/6_practice/80_separate.ipynb #d4c0c5b4
+# %% ../nbs/6_practice/80_separate.ipynb #aeb156a6
 def _layout(separator, channels: int) -> str:
     """How a mixture of so many channels is given to the separator."""
     takes = getattr(separator, "channels", None)
@@ -203,7 +203,7 @@ def _layout(separator, channels: int) -> str:
     given = f"mix has {channels} channels, but the separator takes {takes}"
     raise ValueError(f"{given}; give it {takes}, or one with mix.mean(0, keepdim=True)")
 
-# %% ../nbs/6_practice/80_separate.ipynb #11eb0349
+# %% ../nbs/6_practice/80_separate.ipynb #42a28c8a
 @contextmanager
 def _ready(separator, device: str | torch.device | None) -> Iterator[Callable]:
     """Evaluation mode on `device`, and a function that sends a mixture there; then as before."""
@@ -222,7 +222,7 @@ def _ready(separator, device: str | torch.device | None) -> Iterator[Callable]:
         for module, mode in modes:
             module.training = mode
 
-# %% ../nbs/6_practice/80_separate.ipynb #b4ebf8e6
+# %% ../nbs/6_practice/80_separate.ipynb #618ff601
 def _call(separator, mix: Tensor, send: Callable) -> Tensor:
     """Separate (segment, channel, time) into (segment, source, channel, time), on the CPU."""
     layout, given = _layout(separator, mix.shape[1]), mix
@@ -237,7 +237,7 @@ def _call(separator, mix: Tensor, send: Callable) -> Tensor:
         est = rearrange(est, "(b c) s 1 t -> b s c t", b=len(mix))
     return (est.mean(2, keepdim=True) if layout == "copies" else est).to("cpu", mix.dtype)
 
-# %% ../nbs/6_practice/80_separate.ipynb #b82357db
+# %% ../nbs/6_practice/80_separate.ipynb #b34b979f
 def _check_estimate(est, mix: Tensor, sources: Sequence[str] | None) -> Tensor:
     """Refuse what is not (batch, source, channel, time), or not finite."""
     shape, (batch, channels, time) = tuple(getattr(est, "shape", ())), mix.shape
@@ -252,7 +252,7 @@ def _check_estimate(est, mix: Tensor, sources: Sequence[str] | None) -> Tensor:
         raise ValueError(f"the separator returned NaN or infinity for source {name}; {cure}")
     return est
 
-# %% ../nbs/6_practice/80_separate.ipynb #c3f3c43a
+# %% ../nbs/6_practice/80_separate.ipynb #ab710129
 SEGMENT = 10.0  # s, unless you or the separator say otherwise
 
 
@@ -269,7 +269,7 @@ def _samples(separator, rate: int, segment: float | None, overlap: float) -> tup
     length = math.inf if math.isinf(segment) else max(1, round(segment * rate))
     return length, 1 if math.isinf(segment) else max(1, round(length * (1 - overlap)))
 
-# %% ../nbs/6_practice/80_separate.ipynb #f2863382
+# %% ../nbs/6_practice/80_separate.ipynb #8e8ac47c
 def _rates(separator, sample_rate: int | None) -> tuple[int, int]:
     """The mixture's rate and the separator's."""
     needed = getattr(separator, "sample_rate", None) or sample_rate
@@ -277,7 +277,7 @@ def _rates(separator, sample_rate: int | None) -> tuple[int, int]:
         raise ValueError("neither you nor the separator say the sample rate; pass sample_rate=")
     return _check_rate(sample_rate or needed), _check_rate(needed)
 
-# %% ../nbs/6_practice/80_separate.ipynb #ea94af93
+# %% ../nbs/6_practice/80_separate.ipynb #913bb155
 def _batches(pieces: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[list, Tensor]]:
     """Group (start, segment) into (starts, segments (segment, channel, time))."""
     group = []
@@ -289,7 +289,7 @@ def _batches(pieces: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[
     if group:
         yield [s for s, _ in group], torch.stack([p for _, p in group])
 
-# %% ../nbs/6_practice/80_separate.ipynb #5aa29a0d
+# %% ../nbs/6_practice/80_separate.ipynb #4e3a1457
 def _join(separator, batches: Iterable, rate: int, send: Callable) -> Iterator[Tensor]:
     """Separate, put in order, overlap-add: blocks (source, channel, time)."""
     joined, follow = OverlapAdd(), Follower(rate) if _speakers(separator) else None
@@ -300,14 +300,14 @@ def _join(separator, batches: Iterable, rate: int, send: Callable) -> Iterator[T
             yield joined.add(est, start)
     yield joined.tail
 
-# %% ../nbs/6_practice/80_separate.ipynb #8050faf3
+# %% ../nbs/6_practice/80_separate.ipynb #206dee1f
 def _counted(blocks: Iterable[Tensor], counter: list[int], downmix: bool) -> Iterator[Tensor]:
     """Count the samples that pass, and average the channels if asked to."""
     for block in blocks:
         counter[0] += block.shape[-1]
         yield block.mean(0, keepdim=True) if downmix else block
 
-# %% ../nbs/6_practice/80_separate.ipynb #dfbc97f7
+# %% ../nbs/6_practice/80_separate.ipynb #0558aaee
 def separate_blocks(
     separator: Callable,  # mix (batch, channel, time) -> est (batch, source, channel, time)
     blocks: Iterable[Tensor],  # the mixture as it comes, each block (channel, any time)
@@ -332,7 +332,7 @@ def separate_blocks(
             yield est[..., : counter[0] - given]
             given += est.shape[-1]
 
-# %% ../nbs/6_practice/80_separate.ipynb #976f0b4e
+# %% ../nbs/6_practice/80_separate.ipynb #4401a465
 @contextmanager
 def _meter(progress: bool | Callable, seconds: float | None) -> Iterator[Callable]:
     """A function to be told how many seconds are done."""
@@ -352,7 +352,7 @@ def _meter(progress: bool | Callable, seconds: float | None) -> Iterator[Callabl
 
         yield tell
 
-# %% ../nbs/6_practice/80_separate.ipynb #4839c37e
+# %% ../nbs/6_practice/80_separate.ipynb #8667d7e3
 def separate(
     separator: Callable,  # mix (batch, channel, time) -> est (batch, source, channel, time)
     mix: Tensor,  # (channel, time), or (batch, channel, time)
@@ -377,7 +377,7 @@ def separate(
         raise ValueError(f"mix has shape {tuple(mix.shape)}, but must be (channel, time)")
     return torch.stack([_separate(separator, item, sample_rate, progress, how) for item in mix])
 
-# %% ../nbs/6_practice/80_separate.ipynb #78093f56
+# %% ../nbs/6_practice/80_separate.ipynb #b46f1271
 def _separate(separator, mix: Tensor, sample_rate: int | None, progress, how: dict) -> Tensor:
     """Separate (channel, time) block by block into memory."""
     rate, est, at = _rates(separator, sample_rate)[0], None, 0
@@ -392,7 +392,7 @@ def _separate(separator, mix: Tensor, sample_rate: int | None, progress, how: di
             tell(at / rate)
     return est.to(mix)
 
-# %% ../nbs/6_practice/80_separate.ipynb #2574ba14
+# %% ../nbs/6_practice/80_separate.ipynb #45e7e035
 class Recording:
     """An audio file, or a video with sound, to be read block by block."""
 
@@ -415,7 +415,7 @@ class Recording:
     def __exit__(self, *_) -> None:
         self.close()
 
-# %% ../nbs/6_practice/80_separate.ipynb #6ec12069
+# %% ../nbs/6_practice/80_separate.ipynb #aa718722
 def _open(self: Recording) -> None:
     """Open the file with soundfile, or else with ffmpeg."""
     try:
@@ -427,7 +427,7 @@ def _open(self: Recording) -> None:
     self.seconds, self.close = file.frames / file.samplerate, file.close
     self._read = lambda size: file.read(size, dtype="float32", always_2d=True)
 
-# %% ../nbs/6_practice/80_separate.ipynb #581feee6
+# %% ../nbs/6_practice/80_separate.ipynb #572e15dc
 def _start_ffmpeg(self: Recording) -> None:
     """Let ffmpeg decode the first audio stream into a pipe."""
     source = ["-v", "quiet", "-protocol_whitelist", "file,pipe", "-i", f"file:{self.path}"]
@@ -447,7 +447,7 @@ def _start_ffmpeg(self: Recording) -> None:
 
     self._read, self.close = read, close
 
-# %% ../nbs/6_practice/80_separate.ipynb #9adbcfd5
+# %% ../nbs/6_practice/80_separate.ipynb #f34d032b
 def _blocks(self: Recording, size: int) -> Iterator[Tensor]:
     """The blocks, with the errors of `sepbook.sound.load`."""
     wave, fault = self._read(size), "no samples"
@@ -460,7 +460,7 @@ def _blocks(self: Recording, size: int) -> Iterator[Tensor]:
     if fault:
         raise ValueError(f"{self.path} holds {fault}; record or export it again")
 
-# %% ../nbs/6_practice/80_separate.ipynb #00f00007
+# %% ../nbs/6_practice/80_separate.ipynb #65512b12
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """A hidden folder in `out`; after an error, no folder is left that was not there before."""
@@ -479,7 +479,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
                 folder.rmdir()
         raise
 
-# %% ../nbs/6_practice/80_separate.ipynb #afc57437
+# %% ../nbs/6_practice/80_separate.ipynb #cf08f61c
 FORMATS = {"wav": ("WAV", "FLOAT"), "flac": ("FLAC", "PCM_24")}  # soundfile's format and subtype
 BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}  # of a sample
 
@@ -491,7 +491,7 @@ def _check_space(folder: Path, need: float, advice: str) -> None:
         sizes = f"the results need {need / 1e9:.1f} GB, but {folder.parent} has {free / 1e9:.1f} GB"
         raise OSError(f"{sizes} free; make room, or {advice}")
 
-# %% ../nbs/6_practice/80_separate.ipynb #9a0022dc
+# %% ../nbs/6_practice/80_separate.ipynb #5c15955d
 class _Writer:
     """One file for each source."""
 
@@ -518,7 +518,7 @@ class _Writer:
             with suppress(sf.LibsndfileError):
                 file.close()
 
-# %% ../nbs/6_practice/80_separate.ipynb #8480cbc5
+# %% ../nbs/6_practice/80_separate.ipynb #41eead9b
 def _targets(self: _Writer, names: Sequence[str], only: Sequence[str] | None) -> dict[str, Path]:
     """The file of each source that is wanted."""
     if unknown := [n for n in only or () if n not in names]:
@@ -531,7 +531,7 @@ def _targets(self: _Writer, names: Sequence[str], only: Sequence[str] | None) ->
             raise ValueError(f"{path} is the recording itself; choose another folder")
     return paths
 
-# %% ../nbs/6_practice/80_separate.ipynb #cbef64ee
+# %% ../nbs/6_practice/80_separate.ipynb #7d2f6d71
 def _begin(self: _Writer, names: Sequence[str], only: Sequence[str] | None, channels: int) -> None:
     """Open one hidden file for each source; beyond 2 GB, WAV needs its 64-bit form."""
     self.paths, rate = _targets(self, names, only), self.file.sample_rate
@@ -551,7 +551,7 @@ def _begin(self: _Writer, names: Sequence[str], only: Sequence[str] | None, chan
         given = f"{channels} channels at {rate} Hz as {self.subtype}"
         raise ValueError(f"{self.format} can't hold {given}; try another subtype") from None
 
-# %% ../nbs/6_practice/80_separate.ipynb #668dbac8
+# %% ../nbs/6_practice/80_separate.ipynb #55375d12
 def _write(self: _Writer, names, only, est: Tensor) -> float:
     """Append a block to every file; cut off and count what an integer format can't hold."""
     names = names or [f"s{j + 1}" for j in range(len(est))]
@@ -566,7 +566,7 @@ def _write(self: _Writer, names, only, est: Tensor) -> float:
     self.samples += est.shape[-1]
     return self.samples / self.file.sample_rate
 
-# %% ../nbs/6_practice/80_separate.ipynb #ae208fa1
+# %% ../nbs/6_practice/80_separate.ipynb #71c062fd
 @contextmanager
 def _told(self: _Writer) -> Iterator[None]:
     """Say in plain words that writing failed."""
@@ -585,7 +585,7 @@ def _limited(self: _Writer, name: str, wav: Tensor) -> Tensor:
         self.over[name] = self.over.get(name, 0) + over
     return wav.clamp(-1, 1)
 
-# %% ../nbs/6_practice/80_separate.ipynb #f10cf9c7
+# %% ../nbs/6_practice/80_separate.ipynb #6610e658
 def _finish(self: _Writer) -> dict[str, Path]:
     """Close the files, move them, and tell what was cut off."""
     with _told(self):
@@ -600,7 +600,7 @@ def _finish(self: _Writer) -> dict[str, Path]:
         warnings.warn(f"{which} passed full scale and were cut off; {advice}", stacklevel=4)
     return self.paths
 
-# %% ../nbs/6_practice/80_separate.ipynb #a0c909fb
+# %% ../nbs/6_practice/80_separate.ipynb #ed8f3eb8
 def separate_file(
     separator: Callable,  # mix (batch, channel, time) -> est (batch, source, channel, time)
     path: str | Path,  # an audio file, or a video with sound
