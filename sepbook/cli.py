@@ -6,10 +6,12 @@
 __all__ = ['app', 'explain', 'one_line', 'Segments', 'Stems', 'grouped', 'network_classes', 'Mixtures', 'Arranged', 'Pairs',
            'measure', 'Sounds', 'Lessons', 'Training', 'Card', 'main']
 
-# %% ../nbs/6_practice/83_cli.ipynb #de9a0481
+# %% ../nbs/6_practice/83_cli.ipynb #e6f9c9a4
 import inspect
 import json
+import linecache
 import os
+import re
 import shlex
 import signal
 import sys
@@ -24,13 +26,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, get_type_hints
 
-# %% ../nbs/6_practice/83_cli.ipynb #c7d06b9a
+# %% ../nbs/6_practice/83_cli.ipynb #22989e05
 import typer
 import typer.core
 
 from . import __version__
 
-# %% ../nbs/6_practice/83_cli.ipynb #0d2b63db
+# %% ../nbs/6_practice/83_cli.ipynb #f6fda4b5
 _MENDABLE = (
     ValueError,
     TypeError,
@@ -49,11 +51,22 @@ def explain(
     kind, text = type(error).__name__, " ".join(str(error).split())
     if known := _special(error, kind):
         return known, 2
-    if isinstance(error, _MENDABLE) and text:
+    if isinstance(error, _MENDABLE) and text and _on_purpose(error):
         return text, 2
     return f"{kind}: {text}; this is a fault of sepbook, --debug shows where", 1
 
-# %% ../nbs/6_practice/83_cli.ipynb #d193092a
+# %% ../nbs/6_practice/83_cli.ipynb #38c8edb3
+def _on_purpose(error: Exception) -> bool:
+    """Whether somebody raised an error in so many words, or the system did."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if trace is None or isinstance(error, OSError):
+        return True
+    line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno).strip()
+    return line.startswith("raise") or not line
+
+# %% ../nbs/6_practice/83_cli.ipynb #9938f911
 def _special(error: Exception, kind: str) -> str | None:
     """The line for an error whose own text won't do."""
     if hasattr(error, "format_message"):  # of Typer: an unknown option, a number that is none
@@ -61,20 +74,24 @@ def _special(error: Exception, kind: str) -> str | None:
         return f"{error.format_message().rstrip('.')}; see {where} --help"
     if kind in ("OutOfMemoryError", "MemoryError"):
         return "out of memory; use a smaller --segment or --batch-size, or --device cpu"
+    if isinstance(error, UnicodeError) or type(error).__module__ == "_csv":
+        return f"a table or a list is not UTF-8 text ({error}); save it again"
+    if "Original Traceback" in str(error):
+        return str(error).strip().splitlines()[-1].partition(": ")[2]
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}; check the path and its permissions"
     return None
 
-# %% ../nbs/6_practice/83_cli.ipynb #6996f605
+# %% ../nbs/6_practice/83_cli.ipynb #c8d70cb2
 def _complain(line: str) -> None:
     """One line on stderr, from the first process only."""
     if os.environ.get("RANK", "0") == "0":
         typer.echo(f"error: {line}", err=True)
 
-# %% ../nbs/6_practice/83_cli.ipynb #c8635105
+# %% ../nbs/6_practice/83_cli.ipynb #9c9dec4f
 _PASS = (typer.Exit, typer.Abort, BrokenPipeError)  # no errors: Typer's own way to stop
 
-# %% ../nbs/6_practice/83_cli.ipynb #b8f857e1
+# %% ../nbs/6_practice/83_cli.ipynb #c673b1ed
 @contextmanager
 def one_line(
     debug: bool = False,  # let errors through, with Python's traceback
@@ -92,7 +109,7 @@ def one_line(
         _complain(line)
         raise typer.Exit(code) from None
 
-# %% ../nbs/6_practice/83_cli.ipynb #17261e8a
+# %% ../nbs/6_practice/83_cli.ipynb #cf99fcd5
 class _Commands(typer.core.TyperGroup):
     """All commands, behind one handler."""
 
@@ -110,22 +127,20 @@ class _Commands(typer.core.TyperGroup):
         with one_line(ctx.params["debug"]):
             return super().invoke(ctx)
 
-# %% ../nbs/6_practice/83_cli.ipynb #ca6861f1
+# %% ../nbs/6_practice/83_cli.ipynb #a441a09a
 def _option(help: str, metavar: str | None = None, *names: str):
     """An option: its help, what stands for its value, and its spelling if that differs."""
     return typer.Option(*names, help=help, metavar=metavar)
 
-# %% ../nbs/6_practice/83_cli.ipynb #19d90fc2
+# %% ../nbs/6_practice/83_cli.ipynb #1d90b701
 @dataclass(frozen=True)
 class Segments:
     """How a long recording is cut up."""
 
-    segment: Annotated[float | None, _option("Seconds at once; by default as the model.", "S")] = (
-        None
-    )
+    segment: Annotated[float | None, _option("Seconds at once; else the model's.", "S")] = None
     overlap: Annotated[float, _option("Part of a segment shared with the next.", "F")] = 0.25
 
-# %% ../nbs/6_practice/83_cli.ipynb #02b9fa01
+# %% ../nbs/6_practice/83_cli.ipynb #22143571
 @dataclass(frozen=True)
 class Stems:
     """What is written, and where."""
@@ -135,7 +150,7 @@ class Stems:
     only: Annotated[str | None, _option("Only these, as vocals,drums.", "NAMES")] = None
     two_stems: Annotated[str | None, _option("This one, and all but it.", "NAME")] = None
 
-# %% ../nbs/6_practice/83_cli.ipynb #0ab91d4d
+# %% ../nbs/6_practice/83_cli.ipynb #0b23ee27
 def _spread(group: type) -> Iterator[inspect.Parameter]:
     """A parameter for each field of a dataclass."""
     hints = get_type_hints(group, include_extras=True)
@@ -143,7 +158,7 @@ def _spread(group: type) -> Iterator[inspect.Parameter]:
         hints[part.name].__metadata__[0].rich_help_panel = group.__doc__.rstrip(".")
         yield part.replace(kind=part.KEYWORD_ONLY, annotation=hints[part.name])
 
-# %% ../nbs/6_practice/83_cli.ipynb #23584d32
+# %% ../nbs/6_practice/83_cli.ipynb #d7eb5a17
 def grouped(
     command: Callable,  # a function some of whose parameters are dataclasses
 ) -> Callable:  # the same with flat keyword parameters, as Typer reads them
@@ -160,7 +175,7 @@ def grouped(
     _set_signature(run, given)
     return run
 
-# %% ../nbs/6_practice/83_cli.ipynb #e501bd11
+# %% ../nbs/6_practice/83_cli.ipynb #efddd4e2
 def _set_signature(run: Callable, given: Sequence[inspect.Parameter]) -> None:
     """Show a function's parameters flat: what Typer looks at."""
     flat = []
@@ -170,7 +185,7 @@ def _set_signature(run: Callable, given: Sequence[inspect.Parameter]) -> None:
     run.__signature__ = inspect.Signature(flat)
     run.__annotations__ = {p.name: p.annotation for p in flat}
 
-# %% ../nbs/6_practice/83_cli.ipynb #0a5ed542
+# %% ../nbs/6_practice/83_cli.ipynb #ffa8b981
 def _check_out(path: Path, suffixes: Sequence[str]) -> None:
     """Refuse a file that could not be written."""
     if path.suffix not in suffixes:
@@ -185,7 +200,7 @@ def _check_out(path: Path, suffixes: Sequence[str]) -> None:
             f"can't write to {path.parent} ({error.strerror}); use another --out"
         ) from None
 
-# %% ../nbs/6_practice/83_cli.ipynb #5c0b8084
+# %% ../nbs/6_practice/83_cli.ipynb #ed8a1e28
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A file to write; it takes the place of `path` when all is well, and vanishes if not."""
@@ -196,7 +211,7 @@ def _whole(path: Path) -> Iterator[Path]:
     finally:
         part.unlink(missing_ok=True)
 
-# %% ../nbs/6_practice/83_cli.ipynb #15ad232a
+# %% ../nbs/6_practice/83_cli.ipynb #9b854087
 @contextmanager
 def _hushed() -> Iterator[None]:
     """Silence what C libraries print on stderr; what Python prints still arrives."""
@@ -212,7 +227,7 @@ def _hushed() -> Iterator[None]:
         os.dup2(kept, 2), os.close(kept), os.close(null)
         sys.stderr = python
 
-# %% ../nbs/6_practice/83_cli.ipynb #74bf058e
+# %% ../nbs/6_practice/83_cli.ipynb #43beb345
 app = typer.Typer(
     cls=_Commands,
     rich_markup_mode=None,
@@ -222,18 +237,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# %% ../nbs/6_practice/83_cli.ipynb #5e944e2a
+# %% ../nbs/6_practice/83_cli.ipynb #654c3aac
 def _show_version(wanted: bool) -> None:
     """Print the version and stop."""
     if wanted:
         typer.echo(f"sepbook {__version__}")
         raise typer.Exit()
 
-# %% ../nbs/6_practice/83_cli.ipynb #0d199c60
+# %% ../nbs/6_practice/83_cli.ipynb #f0e8f046
 _Version = typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
 _Debug = typer.Option("--debug", help="Show Python's traceback of an error.")
 
-
+# %% ../nbs/6_practice/83_cli.ipynb #08032e03
 @app.callback()
 def _sepbook(
     version: Annotated[bool, _Version] = False, debug: Annotated[bool, _Debug] = False
@@ -246,7 +261,7 @@ def _sepbook(
     Exit codes: 0 done, 2 bad input (a line on stderr says what), 130 interrupted.
     """
 
-# %% ../nbs/6_practice/83_cli.ipynb #353dc535
+# %% ../nbs/6_practice/83_cli.ipynb #74c08793
 class _Command(typer.core.TyperCommand):
     """A command whose help has its options in groups."""
 
@@ -262,13 +277,13 @@ class _Command(typer.core.TyperCommand):
             with formatter.section(title):
                 formatter.write_dl(groups[title])
 
-# %% ../nbs/6_practice/83_cli.ipynb #e7498e1f
+# %% ../nbs/6_practice/83_cli.ipynb #e1027f71
 _Device = Annotated[str, _option("auto, cpu or cuda.", "NAME")]
 _Quiet = Annotated[bool, _option("No progress bar.", None, "--quiet", "-q")]
 _Json = Annotated[bool, _option("Print JSON.", None, "--json")]
 _Model = Annotated[str, _option("speech, music, another name of `sepbook models`, a file.", "NAME")]
 
-# %% ../nbs/6_practice/83_cli.ipynb #ee4f18cc
+# %% ../nbs/6_practice/83_cli.ipynb #3f378581
 def _device(name: str) -> str:
     """The device that a word means."""
     import torch
@@ -280,14 +295,14 @@ def _device(name: str) -> str:
         raise ValueError("--device is cuda, but no GPU is to be found; use auto or cpu")
     return "cuda" if found and name != "cpu" else "cpu"
 
-# %% ../nbs/6_practice/83_cli.ipynb #152419f8
+# %% ../nbs/6_practice/83_cli.ipynb #231034e1
 def _load(model: str, device: str):
     """A network by name or file."""
     from sepbook.zoo import load
 
     return load(model, device=_device(device))
 
-# %% ../nbs/6_practice/83_cli.ipynb #7d669f65
+# %% ../nbs/6_practice/83_cli.ipynb #c4d6f636
 def _names(words: str | None) -> list[str]:
     """Names from a file with one a line ('#' starts a comment), or joined by commas."""
     if words is None:
@@ -302,7 +317,7 @@ def _names(words: str | None) -> list[str]:
         raise ValueError(f"{words} holds no names; write one a line")
     return [name for name in found if name]
 
-# %% ../nbs/6_practice/83_cli.ipynb #d42fd9a4
+# %% ../nbs/6_practice/83_cli.ipynb #ed20358c
 def _check_sources(wanted: Sequence[str], network, option: str) -> None:
     """Raise unless the network has these sources."""
     for name in wanted:
@@ -310,7 +325,7 @@ def _check_sources(wanted: Sequence[str], network, option: str) -> None:
             known = ", ".join(network.sources)
             raise ValueError(f"{option} is {name}, but the model separates {known}")
 
-# %% ../nbs/6_practice/83_cli.ipynb #80124110
+# %% ../nbs/6_practice/83_cli.ipynb #4d6cd77c
 def _prepare(model: str, device: str, stems: Stems):
     """The network for a call of separate; an error for options that can't be met."""
     from sepbook.separate import FORMATS
@@ -324,7 +339,7 @@ def _prepare(model: str, device: str, stems: Stems):
     _check_sources([stems.two_stems], network, "--two-stems")
     return _two_stems(network, stems.two_stems)
 
-# %% ../nbs/6_practice/83_cli.ipynb #e803b67a
+# %% ../nbs/6_practice/83_cli.ipynb #42fc58b8
 def _two_stems(network, name: str):
     """The network with two outputs: one of its sources, and the mixture without it."""
     import torch
@@ -339,7 +354,7 @@ def _two_stems(network, name: str):
     two.sample_rate, two.channels = network.sample_rate, network.channels
     return two
 
-# %% ../nbs/6_practice/83_cli.ipynb #48a195df
+# %% ../nbs/6_practice/83_cli.ipynb #c55a884f
 def _separate_one(network, path: Path, segments: Segments, stems: Stems, progress: bool) -> dict:
     """Separate one file; the result is what --json prints."""
     from sepbook.separate import separate_file
@@ -354,7 +369,7 @@ def _separate_one(network, path: Path, segments: Segments, stems: Stems, progres
     files = {name: str(file) for name, file in files.items()}
     return {"input": str(path), "files": files, "seconds": round(time.perf_counter() - began, 2)}
 
-# %% ../nbs/6_practice/83_cli.ipynb #9ada6359
+# %% ../nbs/6_practice/83_cli.ipynb #1b9d5040
 def _attempt(
     inputs: Sequence[Path], work: Callable[[Path], dict], debug: bool
 ) -> Iterator[tuple[dict, int]]:
@@ -371,7 +386,7 @@ def _attempt(
                 raise
             yield _failed(path, error)
 
-# %% ../nbs/6_practice/83_cli.ipynb #edd885c2
+# %% ../nbs/6_practice/83_cli.ipynb #fa0eb2de
 def _failed(path: Path, error: Exception) -> tuple[dict, int]:
     """The result and the exit code of an input that failed."""
     line, code = explain(error)
@@ -379,7 +394,7 @@ def _failed(path: Path, error: Exception) -> tuple[dict, int]:
     _complain(line)
     return {"input": str(path), "error": line}, code
 
-
+# %% ../nbs/6_practice/83_cli.ipynb #96e4c550
 def _show(result: dict, as_json: bool) -> None:
     """Say where the stems lie."""
     if as_json:
@@ -387,13 +402,13 @@ def _show(result: dict, as_json: bool) -> None:
     for file in [] if as_json else result.get("files", {}).values():
         typer.echo(file)
 
-# %% ../nbs/6_practice/83_cli.ipynb #048b8112
+# %% ../nbs/6_practice/83_cli.ipynb #0617db3c
 _Inputs = Annotated[
     list[Path],
     typer.Argument(metavar="IN", help="Audio files, or videos with sound."),
 ]
 
-
+# %% ../nbs/6_practice/83_cli.ipynb #1f547258
 @app.command("separate", cls=_Command)
 @grouped
 def _separate(
@@ -420,7 +435,7 @@ def _separate(
         _show(result, as_json)
     raise typer.Exit(max(codes))
 
-# %% ../nbs/6_practice/83_cli.ipynb #cfff3901
+# %% ../nbs/6_practice/83_cli.ipynb #9cb90fc9
 def _table(rows: Sequence[dict]) -> str:
     """Rows as columns of text."""
     cells = [list(rows[0])] + [[str(value) for value in row.values()] for row in rows]
@@ -428,7 +443,7 @@ def _table(rows: Sequence[dict]) -> str:
     pad = lambda line: "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
     return "\n".join(map(pad, cells))
 
-# %% ../nbs/6_practice/83_cli.ipynb #0b7a55cc
+# %% ../nbs/6_practice/83_cli.ipynb #02164bdc
 def _card_lines(card: dict, indent: str = "") -> Iterator[str]:
     """A card as lines of at most 80 characters; what is empty is left out."""
     for key, value in card.items():
@@ -441,7 +456,7 @@ def _card_lines(card: dict, indent: str = "") -> Iterator[str]:
                 f"{indent}{key}: {text}", 80, subsequent_indent=indent + "    "
             )
 
-# %% ../nbs/6_practice/83_cli.ipynb #5724eb78
+# %% ../nbs/6_practice/83_cli.ipynb #b5c34663
 def _shipped() -> list[dict]:
     """A row for each model that ships."""
     from sepbook.zoo import available
@@ -458,7 +473,7 @@ def _shipped() -> list[dict]:
         for name, row in available().iterrows()
     ]
 
-# %% ../nbs/6_practice/83_cli.ipynb #15559aff
+# %% ../nbs/6_practice/83_cli.ipynb #302a95b5
 def network_classes() -> dict[str, type]:  # by name in lower case
     """Every network of sepbook that can be trained."""
     import importlib
@@ -473,24 +488,24 @@ def network_classes() -> dict[str, type]:  # by name in lower case
                 found[name.lower()] = cls
     return found
 
-# %% ../nbs/6_practice/83_cli.ipynb #3079eaf3
+# %% ../nbs/6_practice/83_cli.ipynb #1252699a
 def _buildable(cls: type) -> bool:
     """Whether a class is a network, and not only the base of some."""
     from sepbook.learner import Network
 
     return issubclass(cls, Network) and cls.__name__[0] != "_" and "__init__" in vars(cls)
 
-
+# %% ../nbs/6_practice/83_cli.ipynb #677705e3
 def _describe(cls: type) -> dict:
     """A row of the table of networks."""
     first = (inspect.getdoc(cls) or "").splitlines()[0]
     return {"class": cls.__name__, "what it is": textwrap.shorten(first, 60, placeholder=" ...")}
 
-# %% ../nbs/6_practice/83_cli.ipynb #c3784bd3
+# %% ../nbs/6_practice/83_cli.ipynb #b3d4db48
 _Name = Annotated[str | None, typer.Argument(metavar="NAME", help="Print the card of this one.")]
 _Classes = Annotated[bool, _option("List the networks that train knows.", None, "--classes")]
 
-
+# %% ../nbs/6_practice/83_cli.ipynb #2d1fb7fc
 @app.command("models", cls=_Command)
 def _models(name: _Name = None, classes: _Classes = False, as_json: _Json = False) -> None:
     """List the models that ship, or print the card of one."""
@@ -504,7 +519,7 @@ def _models(name: _Name = None, classes: _Classes = False, as_json: _Json = Fals
         text = _table(found) if found else "no model ships with this version; see sepbook train"
     typer.echo(json.dumps(found, ensure_ascii=False, default=str) if as_json else text)
 
-# %% ../nbs/6_practice/83_cli.ipynb #322c88cc
+# %% ../nbs/6_practice/83_cli.ipynb #324b8d45
 def _open_corpus(data: str, network):
     """A folder with index.csv, kept in memory; "example" is the voices that sepbook carries."""
     from sepbook.mixtures import Corpus, example_corpus
@@ -512,12 +527,12 @@ def _open_corpus(data: str, network):
     folder = example_corpus().files.folder if data == "example" else Path(data)
     return Corpus(folder, sample_rate=network.sample_rate, channels=network.channels)
 
-
+# %% ../nbs/6_practice/83_cli.ipynb #4334f6f5
 def _is_songs(corpus) -> bool:
     """Whether a corpus holds stems of songs, not voices."""
     return "stem" in corpus.rows[0]
 
-# %% ../nbs/6_practice/83_cli.ipynb #7b29e0e8
+# %% ../nbs/6_practice/83_cli.ipynb #eb63932e
 def _keep(corpus, names: Sequence[str], option: str, but: bool = False):
     """The sounds of some speakers or songs; or all but theirs."""
     columns = [c for c in ("speaker", "song", "excerpt") if c in corpus.rows[0]]
@@ -530,7 +545,7 @@ def _keep(corpus, names: Sequence[str], option: str, but: bool = False):
         raise ValueError(f"{option} leaves no sounds; name fewer")
     return part
 
-# %% ../nbs/6_practice/83_cli.ipynb #4b596b2f
+# %% ../nbs/6_practice/83_cli.ipynb #893209fd
 @dataclass(frozen=True)
 class Mixtures:
     """Which mixtures are measured."""
@@ -540,14 +555,14 @@ class Mixtures:
     seed: Annotated[int, _option("Another number, other mixtures.", "N")] = 0
     levels: Annotated[float | None, _option("Range in dB; voices 5, songs 0.", "DB")] = None
 
-# %% ../nbs/6_practice/83_cli.ipynb #aeddf47a
+# %% ../nbs/6_practice/83_cli.ipynb #0e43aa22
 def _level_range(songs: bool, levels: float | None) -> tuple[float, float]:
     """Lowest and highest level in dB: around -26 for voices, around 0 (a gain) for songs."""
     width = levels if levels is not None else (0.0 if songs else 5.0)
     middle = 0.0 if songs else -26.0
     return middle - width / 2, middle + width / 2
 
-# %% ../nbs/6_practice/83_cli.ipynb #c6e7058d
+# %% ../nbs/6_practice/83_cli.ipynb #f2b53353
 def _mixtures(corpus, sources: Sequence[str], how: Mixtures, **more):
     """Mixtures of as many voices as a network separates, or of the stems that it names."""
     from sepbook.mixtures import MixtureDataset, preload
@@ -558,7 +573,7 @@ def _mixtures(corpus, sources: Sequence[str], how: Mixtures, **more):
     options["level_range"] = _level_range(songs, options.pop("levels"))
     return Arranged(MixtureDataset(corpus, **options), sources)
 
-# %% ../nbs/6_practice/83_cli.ipynb #b538e541
+# %% ../nbs/6_practice/83_cli.ipynb #29b94486
 class Arranged(Sequence):
     """Mixtures with their sources in a network's order.
 
@@ -581,14 +596,14 @@ class Arranged(Sequence):
         mix, src = self.data[i][:2]
         return mix, src if self.parts is None else _merged(src, self.parts)
 
-# %% ../nbs/6_practice/83_cli.ipynb #015003c4
+# %% ../nbs/6_practice/83_cli.ipynb #ac18716a
 def _merged(src, parts: list[list[int]]):
     """Sums of some of the sources (source, channel, time)."""
     import torch
 
     return torch.stack([src[part].sum(0) for part in parts])
 
-
+# %% ../nbs/6_practice/83_cli.ipynb #daa6743f
 def _parts(known: tuple[str, ...], wanted: tuple[str, ...]) -> list[list[int]] | None:
     """Which of the data's sources make up each of the network's; None: they are the same."""
     if known == wanted:
@@ -600,7 +615,7 @@ def _parts(known: tuple[str, ...], wanted: tuple[str, ...]) -> list[list[int]] |
         raise ValueError(f"the network separates {want}, but the data has {have}")
     return [[known.index(name)] if name in known else rest for name in wanted]
 
-# %% ../nbs/6_practice/83_cli.ipynb #743ea581
+# %% ../nbs/6_practice/83_cli.ipynb #a0b3f1c3
 class Pairs(Sequence):
     """Finished mixtures: folders mix, s1, s2 ... (or vocals, drums ...) with equal file names.
 
@@ -614,26 +629,26 @@ class Pairs(Sequence):
         channels: int,  # to serve, 1 or 2
     ):
         self.sample_rate, self.channels = sample_rate, channels
-        self.mix, self.folders = _pair_folders(folder)
-        self.sources = tuple(p.name for p in self.folders)
-        self.names = sorted(p.name for p in self.mix.iterdir() if p.is_file())
+        self.folders = _pair_folders(folder)  # that of the mixtures first
+        self.sources = tuple(p.name for p in self.folders[1:])
+        self.names = sorted(p.name for p in self.folders[0].iterdir() if p.is_file())
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, i: int) -> tuple:
-        return _read_pair([p / self.names[i] for p in (self.mix, *self.folders)], self)
+        return _read_pair([p / self.names[i] for p in self.folders], self)
 
-# %% ../nbs/6_practice/83_cli.ipynb #43e9435b
-def _pair_folders(folder: Path) -> tuple[Path, list[Path]]:
-    """The folder of the mixtures, and those of the sources."""
-    inside = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+# %% ../nbs/6_practice/83_cli.ipynb #ba8f8851
+def _pair_folders(folder: Path) -> list[Path]:
+    """The folder of the mixtures, then those of the sources."""
+    inside = sorted(p for p in folder.iterdir() if p.is_dir())
     mixed = [p for p in inside if p.name.startswith("mix")]
     if len(mixed) != 1 or len(inside) < 2:
         raise FileNotFoundError(f"{folder} has no index.csv, and no folders mix, s1, s2 ...")
-    return mixed[0], [p for p in inside if p != mixed[0]]
+    return mixed + [p for p in inside if p not in mixed]
 
-# %% ../nbs/6_practice/83_cli.ipynb #d8f240d3
+# %% ../nbs/6_practice/83_cli.ipynb #1669111a
 def _read_pair(paths: Sequence[Path], like: Pairs) -> tuple:
     """A mixture (channel, time) and its sources (source, channel, time)."""
     import torch
@@ -646,7 +661,7 @@ def _read_pair(paths: Sequence[Path], like: Pairs) -> tuple:
     mix, *src = [wav.expand(like.channels, -1) if len(wav) == 1 else wav for wav in wavs]
     return mix, torch.stack(src)
 
-# %% ../nbs/6_practice/83_cli.ipynb #d9da9043
+# %% ../nbs/6_practice/83_cli.ipynb #8b35563d
 def measure(
     network: Callable,  # mix (batch, channel, time) -> est (batch, source, channel, time)
     data: Sequence,  # items (mix, src)
@@ -662,36 +677,30 @@ def measure(
     with torch.backends.cudnn.flags(allow_tf32=False):
         return summarize(evaluate(network, data, metrics, device=device, progress=progress))
 
-# %% ../nbs/6_practice/83_cli.ipynb #5ba4d521
+# %% ../nbs/6_practice/83_cli.ipynb #90d85562
 def _headline(summary) -> dict:
     """The figures over all sources, as a card stores them."""
     found = {}
     for row in summary[summary["source"] == "all"].itertuples():
-        values = {row.metric: float(row.mean), f"{row.metric}_ci": float(row.ci)}
-        found |= {name: round(v, 4) if v == v else None for name, v in values.items()}
-        found["items"] = int(row.items)
-    return found
+        found |= {row.metric: row.mean, f"{row.metric}_ci": row.ci, "items": row.items}
+    return {name: round(float(v), 4) if v == v else None for name, v in found.items()}
 
-# %% ../nbs/6_practice/83_cli.ipynb #fa2d5116
+# %% ../nbs/6_practice/83_cli.ipynb #362930a6
 def _print_summary(summary) -> None:
     """Mean, confidence interval and median by source and metric."""
-    rows = []
-    for row in summary.itertuples():
-        row_of = {"source": row.source, "metric": row.metric, "mean": f"{row.mean:.2f}"}
-        rest = {"95 %": f"± {row.ci:.2f}", "median": f"{row.median:.2f}", "items": row.items}
-        rows.append(row_of | rest)
-    typer.echo(_table(rows))
+    shown = summary.rename(columns={"ci": "95 %"})
+    for column, form in {"mean": "{:.2f}", "95 %": "± {:.2f}", "median": "{:.2f}"}.items():
+        shown[column] = shown[column].map(form.format)
+    typer.echo(_table(shown.to_dict("records")))
 
-
+# %% ../nbs/6_practice/83_cli.ipynb #3b69a40a
 def _write_table(summary, out: Path) -> None:
     """The table as JSON or CSV."""
+    text = summary.to_csv(index=False) if out.suffix == ".csv" else None
     with _whole(out) as part:
-        if out.suffix == ".csv":
-            summary.to_csv(part, index=False)
-        else:
-            summary.to_json(part, orient="records", indent=1)
+        part.write_text(text or summary.to_json(orient="records", indent=1), encoding="utf-8")
 
-# %% ../nbs/6_practice/83_cli.ipynb #3117071e
+# %% ../nbs/6_practice/83_cli.ipynb #86b0cfff
 @dataclass(frozen=True)
 class Sounds:
     """What it is measured on."""
@@ -700,7 +709,7 @@ class Sounds:
     speakers: Annotated[str | None, _option("Only these: a file, or a,b,c.", "NAMES")] = None
     songs: Annotated[str | None, _option("Only these, likewise.", "NAMES")] = None
 
-# %% ../nbs/6_practice/83_cli.ipynb #59f56702
+# %% ../nbs/6_practice/83_cli.ipynb #2fa9942b
 def _fixed(sounds: Sounds, network, how: Mixtures):
     """The fixed mixtures that a network is measured on."""
     folder = Path(sounds.data)
@@ -712,13 +721,13 @@ def _fixed(sounds: Sounds, network, how: Mixtures):
             corpus = _keep(corpus, names, f"--{option}")
     return _mixtures(corpus, network.sources, how)
 
-
+# %% ../nbs/6_practice/83_cli.ipynb #e90d22e4
 def _fixed_pairs(folder: Path, network):
     """Finished mixtures in the network's order."""
     pairs = Pairs(folder, network.sample_rate, network.channels)
     return pairs if pairs.sources == network.sources else Arranged(pairs, network.sources)
 
-# %% ../nbs/6_practice/83_cli.ipynb #900d542e
+# %% ../nbs/6_practice/83_cli.ipynb #18003771
 def _as_card(card: dict, sounds: Sounds) -> tuple[Sounds, Mixtures]:
     """The sounds and the mixtures that the figures on a card come from."""
     stored = card.get("evaluation")
@@ -727,7 +736,7 @@ def _as_card(card: dict, sounds: Sounds) -> tuple[Sounds, Mixtures]:
     whose = {"songs" if stored["songs"] else "speakers": ",".join(stored["names"])}
     return replace(sounds, **whose), Mixtures(**{f.name: stored[f.name] for f in fields(Mixtures)})
 
-# %% ../nbs/6_practice/83_cli.ipynb #87e506e4
+# %% ../nbs/6_practice/83_cli.ipynb #9b799003
 def _compare(summary, card: dict) -> None:
     """Show both figures; raise if they differ by more than 0.01 dB."""
     now, then = _headline(summary), card.get("scores") or {}
@@ -736,12 +745,12 @@ def _compare(summary, card: dict) -> None:
         if abs(now[name] - then[name]) > 0.01:
             raise ValueError(f"{name} is not that on the card; is --data what it was measured on?")
 
-# %% ../nbs/6_practice/83_cli.ipynb #7919c3b1
+# %% ../nbs/6_practice/83_cli.ipynb #4ba80ea9
 _Metrics = Annotated[str, _option("Names joined by commas, as si_sdr,sdr,stoi.", "NAMES")]
 _AsCard = Annotated[bool, _option("Measure as for the card, and compare.", None, "--as-card")]
 _TableFile = Annotated[Path | None, _option("Write the table, as .json or .csv.", "FILE")]
 
-
+# %% ../nbs/6_practice/83_cli.ipynb #7bd423fb
 @app.command("evaluate", cls=_Command)
 @grouped
 def _evaluate(
@@ -770,7 +779,7 @@ def _evaluate(
     _ = out and _write_table(summary, out)
     _ = as_card and _compare(summary, network.card)
 
-# %% ../nbs/6_practice/83_cli.ipynb #94bdb483
+# %% ../nbs/6_practice/83_cli.ipynb #49671121
 @dataclass(frozen=True)
 class Lessons:
     """What it is trained on."""
@@ -786,7 +795,7 @@ class Lessons:
     levels: Annotated[float | None, _option("Range in dB; voices 5, songs 0.", "DB")] = None
     remix: Annotated[float, _option("Part of items with stems of several songs.", "F")] = 0.0
 
-# %% ../nbs/6_practice/83_cli.ipynb #14ecc7f0
+# %% ../nbs/6_practice/83_cli.ipynb #5631c2e9
 @dataclass(frozen=True)
 class Training:
     """How it is trained."""
@@ -807,7 +816,7 @@ class Training:
     workers: Annotated[int, _option("Processes that mix.", "N")] = 0
     seed: Annotated[int, _option("Of weights, order and mixtures.", "N")] = 0
 
-# %% ../nbs/6_practice/83_cli.ipynb #578344ca
+# %% ../nbs/6_practice/83_cli.ipynb #f203fac1
 @dataclass(frozen=True)
 class Card:
     """What the card says besides."""
@@ -817,7 +826,7 @@ class Card:
     attribution: Annotated[str | None, _option("Whom the data is owed to.", "TEXT")] = None
     dtype: Annotated[str | None, _option("Store as float16 or bfloat16.", "NAME")] = None
 
-# %% ../nbs/6_practice/83_cli.ipynb #fe1dc921
+# %% ../nbs/6_practice/83_cli.ipynb #44dcd714
 def _value(text: str):
     """What a word on the command line means."""
     words = {"true": True, "false": False, "none": None}
@@ -830,7 +839,7 @@ def _value(text: str):
             return kind(text)
     return text
 
-# %% ../nbs/6_practice/83_cli.ipynb #c2f4f46f
+# %% ../nbs/6_practice/83_cli.ipynb #fbc1b339
 def _arguments(cls: type) -> dict[str, inspect.Parameter]:
     """The named arguments of a class, those that it hands on to its base included."""
     found: dict[str, inspect.Parameter] = {}
@@ -843,7 +852,7 @@ def _arguments(cls: type) -> dict[str, inspect.Parameter]:
             break
     return found
 
-# %% ../nbs/6_practice/83_cli.ipynb #60ae48ea
+# %% ../nbs/6_practice/83_cli.ipynb #4b1c3603
 def _settings(cls: type, pairs: Sequence[str]) -> dict:
     """The arguments that --set gives, checked."""
     known, found = _arguments(cls), {}
@@ -855,7 +864,7 @@ def _settings(cls: type, pairs: Sequence[str]) -> dict:
         found[name] = _fitted(pair, _value(text), known[name].default)
     return found
 
-# %% ../nbs/6_practice/83_cli.ipynb #0edf6806
+# %% ../nbs/6_practice/83_cli.ipynb #30521042
 def _fitted(pair: str, value, usual):
     """A value, made or found to be of the kind of the default."""
     if isinstance(usual, tuple | list) and not isinstance(value, tuple):
@@ -866,17 +875,16 @@ def _fitted(pair: str, value, usual):
         raise ValueError(f"--set {pair}: the value must be a word, as {usual}")
     return value
 
-# %% ../nbs/6_practice/83_cli.ipynb #bd8368ff
+# %% ../nbs/6_practice/83_cli.ipynb #8395e79c
 def _find_class(name: str | None) -> type:
     """A network's class by its name, in capitals or not."""
     known = network_classes()
-    key = (name or "").lower().replace("-", "").replace("_", "")
-    if key not in known:
-        names = ", ".join(sorted(cls.__name__ for cls in known.values()))
-        raise ValueError(f"--model is {name}, but there are the networks {names}")
-    return known[key]
+    if found := known.get(re.sub("[-_ ]", "", name or "").lower()):
+        return found
+    names = ", ".join(sorted(cls.__name__ for cls in known.values()))
+    raise ValueError(f"--model is {name}, but there are the networks {names}")
 
-# %% ../nbs/6_practice/83_cli.ipynb #ab6a571f
+# %% ../nbs/6_practice/83_cli.ipynb #e7517603
 def _new_network(name: str | None, pairs: Sequence[str], init: str | None, data: str, seed: int):
     """The network to train: from a file, or built from its class and --set."""
     from sepbook.learner import seed_all
@@ -892,17 +900,16 @@ def _new_network(name: str | None, pairs: Sequence[str], init: str | None, data:
     seed_all(seed)
     return cls(**settings)
 
-# %% ../nbs/6_practice/83_cli.ipynb #b9bceacf
+# %% ../nbs/6_practice/83_cli.ipynb #c2843918
 def _stems_of(data: str) -> tuple[str, ...]:
     """The stems in a folder of songs; none for voices."""
     from sepbook.mixtures import MUSDB_SOURCES, _read_index
 
     rows = [] if data == "example" else _read_index(Path(data))
     names = {row["stem"] for row in rows if "stem" in row}
-    known = tuple(name for name in MUSDB_SOURCES if name in names)
-    return known + tuple(sorted(names - set(known)))
+    return tuple(sorted(names, key=lambda name: ((*MUSDB_SOURCES, name).index(name), name)))
 
-# %% ../nbs/6_practice/83_cli.ipynb #d3a4dd8a
+# %% ../nbs/6_practice/83_cli.ipynb #1f4dea01
 def _held_out(corpus, lessons: Lessons, n_src: int, seed: int) -> list[str]:
     """The speakers or songs to validate on."""
     from sepbook.mixtures import split
@@ -914,7 +921,7 @@ def _held_out(corpus, lessons: Lessons, n_src: int, seed: int) -> list[str]:
     share = max(0.1, (1 if _is_songs(corpus) else n_src) / len(groups))
     return sorted({row[by] for row in split(corpus, share, by, seed)[1].rows})
 
-# %% ../nbs/6_practice/83_cli.ipynb #b95425d8
+# %% ../nbs/6_practice/83_cli.ipynb #f13a9bfc
 def _data_sets(network, lessons: Lessons, seed: int) -> tuple:
     """Mixtures to train on and to validate on; who was kept apart; and the numbers of the latter."""
     corpus, option = _open_corpus(lessons.data, network), "--valid-speakers or --valid-songs"
@@ -928,7 +935,7 @@ def _data_sets(network, lessons: Lessons, seed: int) -> tuple:
     sources = network.sources
     return _mixtures(train, sources, how, **more), _mixtures(valid, sources, test), held, test
 
-# %% ../nbs/6_practice/83_cli.ipynb #5a678459
+# %% ../nbs/6_practice/83_cli.ipynb #870c027f
 def _learner(network, train, valid, how: Training, device: str):
     """A learner with the options of the command line."""
     from accelerate import Accelerator
@@ -936,28 +943,27 @@ def _learner(network, train, valid, how: Training, device: str):
     from sepbook.learner import Learner
 
     options = {k: v for k, v in asdict(how).items() if k not in ("minutes", "epochs", "steps")}
-    alone = Accelerator(cpu=True) if device == "cpu" else None
-    _device(device)
+    alone = Accelerator(cpu=True) if _device(device) == "cpu" else None
     return Learner(network, train, valid, **options, accelerator=alone)
 
-# %% ../nbs/6_practice/83_cli.ipynb #f31cb5fd
+# %% ../nbs/6_practice/83_cli.ipynb #1227b291
 def _nameless(word: str) -> str:
     """A word of a command line without the folders of this machine."""
     option, sign, value = word.rpartition("=")
     local = value and (os.path.isabs(value) or (os.sep in value and os.path.exists(value)))
     return option + sign + Path(value).name if local else word
 
-
+# %% ../nbs/6_practice/83_cli.ipynb #091d34df
 def _story(learner, lessons: Lessons, card: Card, words: Sequence[str]) -> dict:
     """What the card tells."""
-    told, corpus = learner.card(), learner.train.data.corpus
-    samples = sum(map(corpus.length, range(len(corpus))))
-    told |= {"data": card.data_name or Path(lessons.data).name, "licence": card.licence}
-    told |= {"attribution": card.attribution}
-    told |= {"hours_of_data": round(samples / corpus.sample_rate / 3600, 3)}
-    return told | {"command": shlex.join(["sepbook", *map(_nameless, words)])}
+    corpus, name = learner.train.data.corpus, card.data_name or Path(lessons.data).name
+    hours = sum(map(corpus.length, range(len(corpus)))) / corpus.sample_rate / 3600
+    told = {"data": name, "licence": card.licence, "attribution": card.attribution}
+    told |= {"hours": round(hours, 3), "sounds": len(corpus)}
+    told |= {"command": shlex.join(["sepbook", *map(_nameless, words)])}
+    return learner.card() | told
 
-# %% ../nbs/6_practice/83_cli.ipynb #8bace5ea
+# %% ../nbs/6_practice/83_cli.ipynb #8e8fe71e
 def _finish(learner, out: Path, story: dict, test: dict, dtype: str | None):
     """Save the best weights, measure the file, and write the figures on its card."""
     from sepbook.zoo import load, save
@@ -966,17 +972,17 @@ def _finish(learner, out: Path, story: dict, test: dict, dtype: str | None):
     save(best, out, story, dtype)
     learner.valid.set_epoch(0)
     summary = measure(load(out, device), learner.valid, device=device)
-    figures = {"scores": _headline(summary), "evaluation": test}
-    save(best, out, story | figures, dtype)
+    scores = story["scores"] | _headline(summary)
+    save(best, out, story | {"scores": scores, "evaluation": test}, dtype)
     return summary
 
-# %% ../nbs/6_practice/83_cli.ipynb #7089d91f
+# %% ../nbs/6_practice/83_cli.ipynb #e142228d
 _Out = Annotated[Path, _option("Where the network goes.", "FILE.safetensors")]
 _Class = Annotated[str | None, _option("One of `sepbook models --classes`.", "CLASS")]
 _Set = Annotated[list[str], _option("An argument of the class; may be repeated.", "A=X", "--set")]
 _Init = Annotated[str | None, _option("Start from this model instead.", "NAME")]
 
-# %% ../nbs/6_practice/83_cli.ipynb #d21736e4
+# %% ../nbs/6_practice/83_cli.ipynb #69ad7a54
 @app.command("train", cls=_Command)
 @grouped
 def _train(
@@ -1007,7 +1013,7 @@ def _train(
         _print_summary(_finish(learner, out, story, test, card.dtype))
         typer.echo(out)
 
-# %% ../nbs/6_practice/83_cli.ipynb #83fce91e
+# %% ../nbs/6_practice/83_cli.ipynb #5c36ef07
 def main() -> None:
     """The command `sepbook`."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -1015,6 +1021,6 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")
     app(prog_name="sepbook")
 
-# %% ../nbs/6_practice/83_cli.ipynb #50c89894
+# %% ../nbs/6_practice/83_cli.ipynb #2dbdba89
 if __name__ == "__main__" and "__file__" in globals():  # python -m sepbook.cli, not this page
     main()
