@@ -1,0 +1,783 @@
+"""The learner: killed, resumed, spread over processes, fed with nonsense."""
+
+import copy
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from course import ROOT
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils.data import Dataset
+
+from sepbook import learner as module
+from sepbook.learner import (
+    EMA,
+    Learner,
+    Network,
+    Objective,
+    atomic,
+    curve_svg,
+    epoch_order,
+    load_state,
+    lr_factor,
+    save_state,
+)
+from sepbook.mixtures import MixtureDataset, example_corpus, preload
+
+
+class Small(Network):
+    """Two convolutions with dropout."""
+
+    def __init__(self, hidden: int = 8, dropout: float = 0.2, sources=("s1", "s2")):
+        super().__init__()
+        self.sample_rate, self.channels, self.sources = 8000, 1, tuple(sources)
+        layers = [nn.Conv1d(1, hidden, 9, padding=4), nn.ReLU(), nn.Dropout(dropout)]
+        self.net = nn.Sequential(*layers, nn.Conv1d(hidden, len(sources), 1))
+
+    def forward(self, mix):
+        return (self.net(self.check(mix)).sigmoid() * mix)[:, :, None]
+
+
+def items(n=12, frames=200, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    src = [torch.randn(2, 1, frames, generator=draw) * 0.1 for _ in range(n)]
+    return [(s.sum(0), s) for s in src]
+
+
+def make(data=None, valid=None, loss=None, model=None, **how):
+    torch.manual_seed(0)
+    how = dict(batch_size=4, lr=0.01, log_every=1) | how
+    return Learner(model or Small(), items() if data is None else data, valid, loss, **how)
+
+
+def fit(*args, steps=7, **how):
+    made = make(*args, **how)
+    made.fit(steps=steps, progress=False)
+    return made
+
+
+def weights(made):
+    return torch.cat([p.detach().flatten() for p in made.model.parameters()])
+
+
+def one_line(error):
+    return "\n" not in str(error.value) and len(str(error.value)) < 220
+
+
+# Killed and resumed
+
+
+CHILD = """
+import os, signal, sys, threading, time
+import torch
+from torch import nn
+torch.set_num_threads(1)
+from sepbook.learner import Learner, Network
+from sepbook.mixtures import MixtureDataset, example_corpus, preload
+
+folder, how, wait = sys.argv[1], sys.argv[2], float(sys.argv[3])
+
+class Small(Network):
+    def __init__(self, hidden: int = 8):
+        super().__init__()
+        self.sample_rate, self.channels, self.sources = 8000, 1, ("s1", "s2")
+        layers = [nn.Conv1d(1, hidden, 9, padding=4), nn.ReLU(), nn.Dropout(0.2)]
+        self.net = nn.Sequential(*layers, nn.Conv1d(hidden, 2, 1))
+    def forward(self, mix):
+        return (self.net(self.check(mix)).sigmoid() * mix)[:, :, None]
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def half_a_checkpoint():
+    import safetensors.torch as st
+    write, count = st.save_file, iter(range(100))
+    def save_file(tensors, path, meta=None):
+        write(tensors, path, meta)
+        if "checkpoint" in str(path) and next(count) == 6:
+            with open(path, "rb+") as file:
+                file.truncate(os.path.getsize(path) // 2)
+            die()
+    st.save_file = save_file
+
+def before_the_name():
+    replace, count = os.replace, iter(range(100))
+    def renamed(a, b):
+        if "checkpoint" in str(b) and next(count) == 8:
+            die()
+        replace(a, b)
+    os.replace = renamed
+
+if how == "half":
+    half_a_checkpoint()
+if how == "unnamed":
+    before_the_name()
+if how == "any":
+    threading.Thread(target=lambda: (time.sleep(wait), die()), daemon=True).start()
+data = MixtureDataset(preload(example_corpus()), seconds=0.5, size=20)
+valid = MixtureDataset(data.corpus, seconds=0.5, size=4, seed=9)
+torch.manual_seed(int(sys.argv[4]))
+learner = Learner(Small(), data, valid, folder=folder, batch_size=4, ema=0.9, schedule="cosine",
+    warmup=3, log_every=3, checkpoint_minutes=0, lr=0.01)
+print("from", learner.where.step, flush=True)
+if how == "slow":  # one step at a time, for whoever wants to kill it
+    step = learner.train.__class__.__getitem__
+    learner.train.__class__.__getitem__ = lambda data, i: (time.sleep(0.02), step(data, i))[1]
+learner.fit(steps=24, progress=False)
+print("done", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def child(tmp_path_factory):
+    """Runs a training in a process of its own."""
+    script = tmp_path_factory.mktemp("child") / "child.py"
+    script.write_text(CHILD)
+
+    def start(folder, how="none", wait=0.0, seed=0):
+        env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        call = [sys.executable, str(script), str(folder), how, str(wait), str(seed)]
+        return subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=env)
+
+    return start
+
+
+def result(folder):
+    """What must be equal: everything in the checkpoint but the time, and the log but the time."""
+    state = load_state(folder / "checkpoint.safetensors")
+    state["where"].pop("seconds")
+    tensors = {}
+    tree = module._flatten(state, "", tensors)
+    log = pd.read_json(folder / "log.jsonl", lines=True).drop(columns="seconds")
+    return json.dumps(tree), tensors, log, load_file(folder / "best.safetensors")
+
+
+def assert_equal(a, b):
+    assert a[0] == b[0]
+    for one, two in ((a[1], b[1]), (a[3], b[3])):
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one)
+    pd.testing.assert_frame_equal(a[2], b[2], check_exact=True)
+
+
+def test_killed_with_signal_9_and_resumed(child, tmp_path):
+    """Half a checkpoint, one without its name, a kill from outside: the same weights."""
+    whole = child(tmp_path / "whole")
+    broken = {how: child(tmp_path / how, how) for how in ("half", "unnamed")}
+    slow = child(tmp_path / "slow", "slow")
+    for line in slow.stdout:
+        if line.startswith("from"):
+            log = tmp_path / "slow" / "log.jsonl"
+            while not log.exists() or len(log.read_text().splitlines()) < 4:
+                time.sleep(0.002)
+            slow.send_signal(signal.SIGKILL)
+    assert whole.wait() == 0
+    assert slow.wait() == -signal.SIGKILL
+    assert all(process.wait() == -signal.SIGKILL for process in broken.values())
+    assert list((tmp_path / "half").glob(".*.tmp"))  # it died while writing
+    again = {how: child(tmp_path / how, seed=1) for how in ("half", "unnamed", "slow")}
+    for how, process in again.items():
+        out = process.communicate()[0]
+        assert process.returncode == 0 and out.endswith("done\n")
+        assert int(re.search(r"from (\d+)", out).group(1)) > 3, out
+        assert_equal(result(tmp_path / how), result(tmp_path / "whole"))
+        assert not list((tmp_path / how).glob(".*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_the_training_after_a_checkpoint(number, tmp_path):
+    undisturbed = fit(steps=9)
+    calls = iter(range(100))
+
+    def loss(model, mix, src):
+        if next(calls) == 4:
+            os.kill(os.getpid(), number)
+        return model.loss(mix, src)
+
+    handler = signal.getsignal(number)
+    interrupted = make(loss=loss, folder=tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
+        interrupted.fit(steps=9, progress=False)
+    assert signal.getsignal(number) == handler
+    assert load_state(tmp_path / "run" / "checkpoint.safetensors")["where"]["step"] == 5
+    assert torch.equal(weights(fit(steps=9, folder=tmp_path / "run")), weights(undisturbed))
+    interrupted.fit(steps=9, progress=False)  # or in the same process
+    assert torch.equal(weights(interrupted), weights(undisturbed))
+
+
+@pytest.mark.parametrize("stop", range(1, 9))
+def test_resumes_from_every_step_with_every_schedule(stop, tmp_path):
+    """Also in the middle of an epoch, with momentum, halvings, and averages."""
+    schedules = ["constant", "cosine", "plateau", "halving", lambda done: 1 - done / 2]
+    how = dict(schedule=schedules[stop % 5], warmup=2, ema=0.8, halve_after=1)
+    how["optimizer"] = [torch.optim.AdamW, "sgd", "rmsprop", "adam"][stop % 4]
+    calls = []
+
+    def loss(model, mix, src):
+        calls.append(model.training)
+        if sum(calls) > stop and model.training:
+            raise RuntimeError("power cut")
+        return model.loss(mix, src)
+
+    whole = fit(items(14), items(3, seed=1), steps=9, **how)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(
+            items(14), items(3, seed=1), loss, steps=9, folder=tmp_path, checkpoint_minutes=0, **how
+        )
+    torch.manual_seed(5)
+    resumed = make(items(14), items(3, seed=1), folder=tmp_path, **how)
+    assert resumed.where.step == stop
+    resumed.fit(steps=9, progress=False)
+    assert torch.equal(weights(resumed), weights(whole))
+    left, right = (made.log.drop(columns="seconds") for made in (resumed, whole))
+    pd.testing.assert_frame_equal(left, right, check_exact=True)
+    assert resumed.where.best == whole.where.best
+
+
+def test_resume_does_not_decode_what_was_used(tmp_path):
+    seen = []
+
+    class Watched(Dataset):
+        data = items(12)
+
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, i):
+            seen.append(i)
+            return self.data[i]
+
+    fit(Watched(), steps=2, folder=tmp_path)
+    assert len(seen) == 8
+    fit(Watched(), steps=3, folder=tmp_path)
+    assert sorted(seen) == list(range(12))
+
+
+# The same every time
+
+
+def test_the_same_with_any_number_of_workers():
+    data = MixtureDataset(preload(example_corpus()), seconds=0.3, size=10)
+    alone = fit(data, items(2), steps=6)
+    helped = fit(data, items(2), steps=6, workers=2)
+    assert torch.equal(weights(alone), weights(helped))
+    assert not torch.equal(weights(alone), weights(fit(data, items(2), steps=6, seed=1)))
+
+
+def test_random_items_repeat():
+    class Random(Dataset):
+        """Uses all three global generators, and an epoch in a plain attribute."""
+
+        epoch = 0
+
+        def __len__(self):
+            return 8
+
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+        def __getitem__(self, i):
+            import random
+
+            scale = 0.1 * (1 + self.epoch) * (1 + random.random()) * (1 + np.random.rand())
+            src = scale * torch.randn(2, 1, 100)
+            return src.sum(0), src
+
+    runs = [fit(Random(), steps=5, workers=workers) for workers in (0, 0, 2)]
+    assert torch.equal(weights(runs[0]), weights(runs[1]))
+    assert torch.equal(weights(runs[0]), weights(runs[2]))
+
+
+def test_the_callers_randomness_is_left_alone():
+    import random
+
+    made = make(items(), items(2))
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+    want = torch.rand(1), np.random.rand(), random.random()
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+    made.fit(steps=4, progress=False)
+    assert (torch.rand(1), np.random.rand(), random.random()) == want
+
+
+def test_epochs_are_permutations():
+    orders = [epoch_order(50, epoch, seed) for epoch in range(3) for seed in range(3)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 9
+    assert epoch_order(5, 2, shuffle=False) == [0, 1, 2, 3, 4]
+
+
+def test_two_processes_make_the_same_steps_as_one(tmp_path):
+    """Gloo on the CPU, five steps with clipping and averaging, the batch shared."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from learner import TWO
+    finally:
+        sys.path.pop(0)
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    runs = [
+        subprocess.Popen(
+            [sys.executable, *how, str(script), str(tmp_path / name)],
+            env=env,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, how in (("one", []), ("two", launch))
+    ]
+    for process in runs:
+        assert process.wait() == 0, process.stderr.read()[-500:]
+    one, two = load_file(tmp_path / "one"), load_file(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0)
+    torch.manual_seed(0)
+    start = nn.Conv1d(1, 32, 17, padding=8).weight
+    assert (one["net.0.weight"] - start).abs().max() > 1e-3  # they did move
+
+
+# Numbers
+
+
+def test_equal_to_a_loop_by_hand():
+    """Clipping, warm-up and Adam, written out."""
+    data = items(8)
+    made = fit(data, steps=6, clip=0.01, warmup=3, model=Small(dropout=0.0))
+    torch.manual_seed(0)
+    model = Small(dropout=0.0)
+    torch.manual_seed(0)
+    made_again = make(data, clip=0.01, warmup=3, model=Small(dropout=0.0))
+    model.load_state_dict(made_again.model.state_dict())
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for step in range(6):
+        order = epoch_order(8, step // 2)[4 * (step % 2) : 4 * (step % 2) + 4]
+        mix, src = (torch.stack(part) for part in zip(*[data[i] for i in order]))
+        optimizer.param_groups[0]["lr"] = 0.01 * min(1, (step + 1) / 4)
+        optimizer.zero_grad()
+        model.loss(mix, src).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+        optimizer.step()
+    assert made_again.where.step == 0 and made.where.step == 6
+    mine = torch.cat([p.detach().flatten() for p in model.parameters()])
+    made_again.fit(steps=6, progress=False)
+    assert torch.equal(weights(made_again), mine)
+
+
+def test_ema_is_the_weighted_mean():
+    layer = nn.Linear(2, 1, bias=False)
+    ema, values = EMA(layer, 0.75), [layer.weight.detach().clone()]
+    for _ in range(20):
+        layer.weight.data = torch.randn(1, 2)
+        values.append(layer.weight.detach().clone())
+        ema.update()
+    want = values[0]
+    for t, value in enumerate(values[1:], 1):
+        beta = min(0.75, t / (t + 9))
+        want = beta * want + (1 - beta) * value
+    torch.testing.assert_close(ema.average["weight"], want)
+    live = layer.weight.detach().clone()
+    with pytest.raises(RuntimeError), ema.applied():
+        assert torch.equal(layer.weight, ema.average["weight"])
+        raise RuntimeError
+    assert torch.equal(layer.weight, live)
+
+
+def test_schedules():
+    assert [lr_factor(s, s / 4, "constant", 3) for s in range(5)] == [0.25, 0.5, 0.75, 1, 1]
+    assert lr_factor(50, 0.5, "cosine") == pytest.approx(0.5)
+    assert lr_factor(50, 2.0, "cosine") == pytest.approx(0.0)
+    assert lr_factor(50, 0.5, "plateau", halvings=3) == 0.125
+    assert lr_factor(50, 0.5, lambda done: done**2) == 0.25
+    log = fit(steps=6, schedule="halving", halve_after=1).log
+    assert log.lr.tolist() == [0.01] * 3 + [0.005] * 3
+    assert fit(steps=8, schedule="cosine").log.lr.is_monotonic_decreasing
+
+
+def test_plateau_and_patience():
+    data = items(4)
+    worse = iter(range(100))
+
+    def loss(model, mix, src):
+        here = model.loss(mix, src)
+        return here if model.training else here * 0 + next(worse)
+
+    made = make(data, data, loss, schedule="plateau", halve_after=2, patience=5)
+    made.fit(epochs=50, progress=False)
+    assert made.where.step == 6 and made.where.best_step == 1
+    assert made.log.lr.dropna().tolist()[:6] == [0.01, 0.01, 0.01, 0.005, 0.005, 0.0025]
+    assert len(made.fit(epochs=50, progress=False)) == len(made.log)  # patience stays at its end
+    assert made.where.step == 6
+
+
+def test_best_weights_are_kept(tmp_path):
+    for folder in (None, tmp_path / "run"):
+        made = make(items(4), items(4), folder=folder, lr=1.0, ema=0.5)
+        made.fit(steps=6, progress=False)
+        best = made.best()
+        assert not best.training and best is not made.model
+        with torch.no_grad():
+            mix, src = (torch.stack(part) for part in zip(*items(4)))
+            assert float(best.loss(mix, src)) == pytest.approx(made.where.best, rel=1e-5)
+        assert made.where.best == made.log.valid.min()
+    plain = fit(steps=3)
+    assert torch.equal(torch.cat([p.flatten() for p in plain.best().parameters()]), weights(plain))
+
+
+def test_validation_counts_every_item_once():
+    """Also when lengths differ and the last batch is not full; without dropout."""
+    valid = items(5, 200) + items(2, 90, seed=3)
+    made = fit(items(4), valid, steps=1)
+    with torch.no_grad():
+        each = [float(made.model.loss(mix[None], src[None])) for mix, src in valid]
+    assert made.log.valid.iloc[-1] == pytest.approx(np.mean(each), rel=1e-5)
+
+
+def test_bf16_learns_the_same():
+    exact, half = (fit(items(4), steps=20, precision=p, model=None) for p in ("no", "bf16"))
+    assert half.model.net[0].weight.dtype == torch.float32
+    assert not torch.equal(weights(exact), weights(half))
+    assert half.log.loss.iloc[-1] == pytest.approx(exact.log.loss.iloc[-1], rel=0.02)
+
+
+def test_one_batch_is_learned_by_heart():
+    data = [(mix, torch.stack([0.9 * mix, 0.1 * mix])) for mix, _ in items(4)]
+    made = make(data, lr=0.05, model=Small(dropout=0.0))
+    log = made.fit(steps=60, progress=False)
+    assert log.loss.iloc[-1] < 0.1 * log.loss.iloc[0]
+
+
+def test_log_rows(tmp_path):
+    made = fit(items(12), items(2), steps=7, folder=tmp_path, log_every=2)
+    log = pd.read_json(tmp_path / "log.jsonl", lines=True)
+    assert list(log.columns) == list(module.COLUMNS)
+    assert log.step.tolist() == [2, 3, 4, 6, 7]
+    assert log.epoch.tolist() == [1, 1, 2, 2, 3]
+    assert log.valid.notna().tolist() == [False, True, False, True, True]
+    pd.testing.assert_frame_equal(log, made.log, check_dtype=False)
+
+
+def test_minutes_and_what_was_used_before(tmp_path):
+    made = make(folder=tmp_path)
+    started = time.perf_counter()
+    made.fit(minutes=0.01, progress=False)
+    assert 0.55 < time.perf_counter() - started < 5
+    step = made.where.step
+    assert step > 3 and made.where.seconds >= 0.6
+    again = make(folder=tmp_path)
+    again.fit(minutes=0.01, progress=False)
+    assert again.where.step == step
+    again.fit(minutes=1, steps=step + 2, progress=False)
+    assert again.where.step == step + 2
+    assert again.fit(epochs=0.5, progress=False).step.iloc[-1] == step + 2
+
+
+def test_card_is_json(tmp_path):
+    made = fit(items(), items(2), steps=4, folder=tmp_path)
+    card = json.loads(json.dumps(made.card(), allow_nan=False))
+    assert card["config"] == {"hidden": 8, "dropout": 0.2, "sources": ["s1", "s2"]}
+    assert card["class"].endswith(".Small") and card["steps"] == 4
+    assert card["scores"]["valid"] == made.where.best
+    for key in ("seconds_trained", "device", "seed", "versions", "parameters", "epochs"):
+        assert card[key] is not None
+    made.fit(steps=5, progress=False)
+    assert load_state(tmp_path / "best.safetensors")["card"]["class"] == card["class"]
+    assert "step" in repr(made)
+
+
+# Nonsense
+
+
+@pytest.mark.parametrize(
+    "how, error, word",
+    [
+        (dict(schedule="cosin"), ValueError, "schedule"),
+        (dict(optimizer="adan"), ValueError, "optimizer"),
+        (dict(precision="fp8"), ValueError, "precision"),
+        (dict(batch_size=0), ValueError, "batch_size"),
+        (dict(lr=0), ValueError, "lr"),
+        (dict(lr=math.nan), ValueError, "lr"),
+        (dict(ema=1.0), ValueError, "ema"),
+        (dict(clip=0.0), ValueError, "clip"),
+        (dict(patience=3), ValueError, "valid"),
+        (dict(schedule="plateau"), ValueError, "valid"),
+        (dict(data=[]), ValueError, "empty"),
+        (dict(valid=[]), ValueError, "empty"),
+        (dict(data=iter(())), TypeError, "length"),
+        (dict(model=Small().requires_grad_(False)), ValueError, "gradient"),
+        (dict(tensorboard=True), ValueError, "folder"),
+    ],
+)
+def test_options_that_mean_nothing(how, error, word):
+    with pytest.raises(error, match=word) as raised:
+        make(**how)
+    assert one_line(raised)
+
+
+@pytest.mark.parametrize("goal", [{}, dict(steps=0), dict(minutes=-1), dict(epochs=math.nan)])
+def test_goals_that_mean_nothing(goal):
+    with pytest.raises(ValueError) as raised:
+        make().fit(**goal)
+    assert one_line(raised)
+
+
+def test_items_that_do_not_fit():
+    uneven = items(2) + items(2, 150)
+    with pytest.raises(ValueError, match="batch_size=1"):
+        fit(uneven, steps=1)
+    fit(uneven, steps=2, batch_size=1)
+    with pytest.raises(ValueError, match="takes 1; pass mono=True") as raised:
+        fit([(torch.zeros(2, 50), torch.zeros(2, 2, 50))], steps=1)
+    assert one_line(raised)
+
+    class Broken(Dataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            raise OSError("no such file")
+
+    with pytest.raises(OSError, match="no such file") as raised:
+        fit(Broken(), steps=1)
+    assert "item" in raised.value.__notes__[0]
+
+
+def test_losses_that_can_not_be_trained_with():
+    for loss, word in (
+        (lambda model, mix, src: (model(mix) - src).abs(), "mean"),
+        (lambda model, mix, src: 0.0, "float"),
+        (lambda model, mix, src: model(mix).detach().mean(), "detach"),
+    ):
+        with pytest.raises(ValueError, match=word) as raised:
+            fit(loss=loss)
+        assert one_line(raised)
+
+
+def test_a_loss_that_is_not_finite_stops(tmp_path):
+    data = items(12)
+    data[5] = (data[5][0] * math.nan, data[5][1])
+    made = make(data, folder=tmp_path, checkpoint_minutes=0, shuffle=False)
+    with pytest.raises(FloatingPointError, match=r"step 2, epoch 1.*items \[5\]") as raised:
+        made.fit(steps=9, progress=False)
+    assert one_line(raised)
+    state = load_state(tmp_path / "checkpoint.safetensors")
+    assert state["where"]["step"] == 1
+    assert all(bool(t.isfinite().all()) for t in state["weights"].values())
+
+
+def broken_gradients(steps):
+    calls = iter(range(10000))
+
+    def loss(model, mix, src):
+        value = model.loss(mix, src)
+        if model.training and next(calls) in steps:
+            value.register_hook(lambda gradient: gradient * math.inf)
+        return value
+
+    return loss
+
+
+def test_a_single_bad_gradient_is_skipped_and_counted():
+    made = fit(loss=broken_gradients({2, 4}), steps=7)
+    assert made.where.skipped == 2 and made.where.step == 7
+    assert made.log.skipped.tolist() == [0, 0, 1, 1, 2, 2, 2]
+    assert bool(weights(made).isfinite().all())
+    assert made.card()["skipped"] == 2
+    assert torch.equal(weights(fit(loss=broken_gradients({2}), steps=3)), weights(fit(steps=2)))
+
+
+def test_many_bad_gradients_stop():
+    with pytest.raises(FloatingPointError, match="ten gradients") as raised:
+        fit(loss=broken_gradients(range(3, 30)), steps=40)
+    assert one_line(raised) and "step 13" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        (dict(model=Small(hidden=9)), "hidden = 8, this learner 9"),
+        (dict(seed=1), "seed"),
+        (dict(batch_size=3), "batch_size"),
+        (dict(data=items(13)), "12 items"),
+        (dict(ema=0.5), "ema"),
+        (dict(optimizer="sgd"), "optimizer"),
+        (dict(model=nn.Conv1d(1, 2, 1), loss=lambda m, x, y: m(x).mean()), "model"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(change, word, tmp_path):
+    fit(steps=2, folder=tmp_path)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=word) as raised:
+        make(folder=tmp_path, **change)
+    assert one_line(raised)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+    make(folder=tmp_path, lr=0.1, schedule="cosine", clip=None, warmup=5, workers=1)
+
+
+def damaged(raw):
+    yield b""
+    yield raw[: len(raw) // 2]
+    yield raw[:-1]
+    yield b"not a checkpoint at all"
+    for place in (3, 40, len(raw) // 2, len(raw) - 5):
+        yield raw[:place] + bytes([raw[place] ^ 255]) + raw[place + 1 :]
+
+
+def test_damaged_checkpoints_are_refused(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    fit(steps=2, folder=tmp_path)
+    for bad in damaged(path.read_bytes()):
+        path.write_bytes(bad)
+        with pytest.raises(ValueError, match=r"checkpoint\.safetensors is") as raised:
+            make(folder=tmp_path)
+        assert one_line(raised)
+    save_state({"step": 3}, path)
+    with pytest.raises(ValueError, match="no checkpoint of a Learner"):
+        make(folder=tmp_path)
+
+
+def test_folders_that_can_not_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside", "/proc/nowhere"):
+        with pytest.raises(PermissionError, match="can't write") as raised:
+            make(folder=folder)
+        assert one_line(raised)
+
+
+def test_the_log_survives_half_a_line(tmp_path):
+    fit(steps=4, folder=tmp_path)
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 5, "loss": 1}\n{"step": 6, "lo')
+    made = make(folder=tmp_path)
+    assert made.log.step.tolist() == [1, 2, 3, 4]
+    made.fit(steps=6, progress=False)
+    assert pd.read_json(tmp_path / "log.jsonl", lines=True).step.tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_states_come_back(tmp_path):
+    base = torch.arange(6.0)
+    state = {
+        "a": [1, 2.5, None, True, "x", (1, [2])],
+        3: {"t": base[::2], "same": base, "view": base.view(2, 3), "b": torch.tensor(True)},
+        "empty": torch.zeros(0, 2),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "infinite": math.inf,
+    }
+    save_state(state, tmp_path / "s.safetensors")
+    back = load_state(tmp_path / "s.safetensors")
+    assert back["a"] == state["a"] and back["infinite"] == math.inf
+    for name, tensor in state[3].items():
+        assert torch.equal(back[3][name], tensor)
+    assert back["empty"].shape == (0, 2) and back["half"].dtype == torch.bfloat16
+    with pytest.raises(TypeError, match="tensors and numbers"):
+        save_state({"f": print}, tmp_path / "s.safetensors")
+    assert load_state(tmp_path / "s.safetensors")["a"] == state["a"]
+    with pytest.raises(OSError):
+        save_state(state, tmp_path / "none" / "s.safetensors")
+
+
+def test_atomic_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "file"
+    with atomic(path) as part:
+        part.write_text("new")
+        assert not path.exists()
+    with pytest.raises(KeyError), atomic(path) as part:
+        part.write_text("newer")
+        raise KeyError
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+# Networks
+
+
+def test_networks_remember_how_they_were_built():
+    net = Small(3, sources=["a", "b"])
+    assert net.config == {"hidden": 3, "dropout": 0.2, "sources": ["a", "b"]}
+    assert json.loads(json.dumps(net.config)) == net.config
+    twin = copy.deepcopy(net)
+    assert twin.config == net.config and twin.n_params == net.n_params == 3 * 9 + 3 + 2 * 3 + 2
+
+    class Wider(Small):
+        def __init__(self, wide: bool = True, **kwargs):
+            super().__init__(**kwargs)
+
+    assert Wider(hidden=5).config == {"wide": True, "hidden": 5}
+    with pytest.raises(TypeError, match="numbers, strings and lists"):
+        Small(sources=print)
+    with pytest.raises(TypeError, match="argument"):
+        Small(nonsense=1)
+    with torch.device("meta"):
+        assert Small().net[0].weight.is_meta
+
+
+@pytest.mark.parametrize(
+    "mix, error, word",
+    [
+        (torch.zeros(1, 100), ValueError, r"mix\[None\]"),
+        (torch.zeros(2, 1, 0), ValueError, "batch, channel, time"),
+        (torch.zeros(1, 2, 100), ValueError, "mono=True"),
+        (torch.zeros(1, 1, 100).double(), ValueError, "float64"),
+        (torch.full((1, 1, 100), math.inf), ValueError, "NaN or infinity"),
+        (torch.zeros(1, 1, 100).long(), TypeError, "floating-point"),
+        (np.zeros((1, 1, 100), np.float32), TypeError, "tensor"),
+    ],
+)
+def test_wrong_inputs_are_named(mix, error, word):
+    with pytest.raises(error, match=word) as raised:
+        Small().eval()(mix)
+    assert one_line(raised)
+
+
+def test_check_is_silent_where_it_must_be():
+    Small().train()(torch.full((1, 1, 100), math.nan))
+    assert Small().double().eval()(torch.zeros(1, 1, 100).double()).dtype == torch.float64
+    exported = torch.export.export(Small().eval(), (torch.randn(1, 1, 100),))
+    assert exported.module()(torch.randn(1, 1, 100)).shape == (1, 2, 1, 100)
+
+
+def test_objective_returns_one_float32():
+    mix, src = (torch.stack(part) for part in zip(*items(2)))
+    assert Objective(Small(), bf16=True)(mix, src).dtype == torch.float32
+    assert Objective(Small().double())(mix.double(), src.double()).dtype == torch.float64
+
+
+# What is shown
+
+
+def test_the_bar_shows_the_loss(capsys):
+    made = make(items(12), items(2))
+    made.fit(steps=5)
+    assert "5/5" in (shown := capsys.readouterr().err) and "loss=" in shown
+    made.fit(steps=8, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_curve_is_small_and_finite():
+    rows = [
+        {"step": s, "loss": 1 / s, "valid": None if s % 5 else math.nan} for s in range(1, 5000)
+    ]
+    assert len(picture := curve_svg(rows)) < 5000 and "nan" not in picture
+    assert "<svg" in curve_svg([])
+
+
+def test_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    made = fit(steps=3, folder=tmp_path, tensorboard=True)
+    assert list((tmp_path / "tensorboard").glob("events*")) and made.board is not None
+
+
+def test_tensorboard_that_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ImportError, match="pip install tensorboard") as raised:
+        make(folder=tmp_path, tensorboard=True)
+    assert one_line(raised)
