@@ -201,8 +201,28 @@ def test_a_learner_and_its_best_file(tmp_path):
     path = zoo.save(learner.best(), tmp_path / "n.safetensors", learner.card() | {"data": "noise"})
     card = zoo.read_card(path)
     assert card["seconds_trained"] > 0 and card["device"] and card["seed"] == 0
-    best = zoo.load(tmp_path / "run" / "best.safetensors", cls=Tiny)
-    assert torch.equal(best(mix), zoo.load(path, cls=Tiny)(mix))
+    assert torch.equal(learner.best()(mix), zoo.load(path, cls=Tiny)(mix))
+    said = complaint(lambda: zoo.load(tmp_path / "run" / "best.safetensors", cls=Tiny))
+    assert "learner.best()" in said
+
+
+class Masked(Tiny):
+    """A network with minus infinity in a buffer, as attention has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+
+
+def test_a_buffer_may_be_infinite(tmp_path):
+    net = Masked()
+    back = zoo.load(zoo.save(net, tmp_path / "n.safetensors", dtype="float16"), cls=Masked)
+    assert torch.equal(back.mask, net.mask)
+    net.mask[0, 0] = torch.nan
+    assert "mask" in complaint(lambda: zoo.save(net, tmp_path / "n.safetensors"))
+    net = Masked()
+    net.b.bias.data[0] = torch.inf
+    assert "b.bias" in complaint(lambda: zoo.save(net, tmp_path / "n.safetensors"))
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit")
