@@ -248,7 +248,7 @@ def test_only_and_two_stems_and_flac():
         ("train --data example --model upit --set width=9 --out a.safetensors", ("hidden",)),
         ("train --data example --model upit --set hidden=x --out a.safetensors", ("hidden=x",)),
         ("train --data example --model upit --set hidden=8 --out a.safetensors", ("minutes",)),
-        ("train --data example --init voices.safetensors --model upit --out a.safetensors", ("--init",)),
+        ("train --data example --model upit --init a.safetensors --out b.safetensors", ("--init",)),
     ],
 )  # fmt: skip
 def test_bad_options(line, words):
@@ -566,9 +566,10 @@ def write_album() -> None:
 
 
 SONG = (
-    "train --data album --model recurrent-mask --set hidden=8 --set sample_rate=8000 --set channels=1 "
-    "--set n_fft=256 --set hop=64 --seconds 0.5 --size 8 --batch-size 4 --steps 2 --valid-size 2 "
-    "--valid-seconds 1 --remix 0.5 --valid-songs two --quiet --out song.safetensors"
+    "train --data album --model recurrent-mask --set hidden=8 --set sample_rate=8000 "
+    "--set channels=1 --set n_fft=256 --set hop=64 --seconds 0.5 --size 8 --batch-size 4 "
+    "--steps 2 --valid-size 2 --valid-seconds 1 --remix 0.5 --valid-songs two --quiet "
+    "--out song.safetensors"
 )
 
 
@@ -640,8 +641,8 @@ def test_help_and_refusals_import_nothing_heavy():
         "for line in (['--help'], ['train', '--help'], ['separate', '--bogus'], ['--version']):\n"
         "    try: app(line)\n"
         "    except SystemExit: pass\n"
-        "heavy = {'torch', 'numpy', 'pandas', 'soundfile', 'accelerate', 'rich'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        "heavy = {'torch', 'numpy', 'pandas', 'soundfile', 'accelerate', 'rich'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
 
