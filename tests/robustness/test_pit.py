@@ -305,6 +305,13 @@ def test_items_of_a_batch_do_not_meet():
     assert torch.allclose(net(mix), alone, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("gain", [1e-3, 1e-1, 100.0])
+def test_the_level_only_scales(gain):
+    net, mix, src = small().eval(), noise(2, 1, 3000), noise(2, 2, 1, 3000, seed=1)
+    assert torch.allclose(net(gain * mix) / gain, net(mix), rtol=1e-3, atol=1e-5)
+    assert torch.allclose(net.loss(gain * mix, gain * src), net.loss(mix, src), rtol=1e-4)
+
+
 def test_silence_stays_silent():
     net, src = small(), torch.zeros(1, 2, 1, 1000)
     loss = net.loss(src.sum(1), src)
