@@ -6,12 +6,14 @@
 __all__ = ['STRANGER', 'SHARED', 'SEGMENT', 'FORMATS', 'BYTES', 'triangle', 'OverlapAdd', 'cut', 'signature', 'alike', 'Follower',
            'separate_blocks', 'separate', 'Recording', 'separate_file']
 
-# %% ../nbs/6_practice/80_separate.ipynb #6f684cfa
+# %% ../nbs/6_practice/80_separate.ipynb #3c2966f6
 import math
 import os
 import re
 import shutil
 import subprocess
+
+# %% ../nbs/6_practice/80_separate.ipynb #aa58afc6
 import tempfile
 import time
 import warnings
@@ -20,7 +22,7 @@ from contextlib import closing, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
-# %% ../nbs/6_practice/80_separate.ipynb #21fd3299
+# %% ../nbs/6_practice/80_separate.ipynb #21ab4869
 import numpy as np
 import soundfile as sf
 import soxr
@@ -28,9 +30,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+# %% ../nbs/6_practice/80_separate.ipynb #20f318e1
 from .sound import _audio_stream, _check_rate, check_wave, load
 
-# %% ../nbs/6_practice/80_separate.ipynb #b47029f2
+# %% ../nbs/6_practice/80_separate.ipynb #669fb831
 def triangle(
     length: int,  # samples
 ) -> Tensor:  # weights (time,), float64, all positive
@@ -38,7 +41,7 @@ def triangle(
     up = torch.arange(1, length + 1, dtype=torch.float64)
     return torch.minimum(up, up.flip(0))
 
-# %% ../nbs/6_practice/80_separate.ipynb #fac51964
+# %% ../nbs/6_practice/80_separate.ipynb #57a58c43
 class OverlapAdd:
     """Join segments that overlap: every sample is the weighted mean of all that cover it."""
 
@@ -53,7 +56,7 @@ class OverlapAdd:
         """Take in a segment (..., time); return the samples that no later one can change."""
         return _overlap_add(self, est, start)
 
-# %% ../nbs/6_practice/80_separate.ipynb #dc533c21
+# %% ../nbs/6_practice/80_separate.ipynb #21dec45a
 def _overlap_add(self: OverlapAdd, est: Tensor, start: int) -> Tensor:
     """Equation (2), where the segment and the tail overlap."""
     tail, done = est[..., :0] if self.tail is None else self.tail, start - self.start
@@ -66,7 +69,7 @@ def _overlap_add(self: OverlapAdd, est: Tensor, start: int) -> Tensor:
     self.start = start
     return out
 
-# %% ../nbs/6_practice/80_separate.ipynb #4b361d79
+# %% ../nbs/6_practice/80_separate.ipynb #0f2f6940
 def cut(
     blocks: Iterable[Tensor],  # audio as it comes, each block (channel, any time)
     length: int | float,  # samples in a segment; infinity for a single one
@@ -85,7 +88,7 @@ def cut(
             start += hop
     yield from _last(held, begin, length, first=start == 0)
 
-# %% ../nbs/6_practice/80_separate.ipynb #5a458996
+# %% ../nbs/6_practice/80_separate.ipynb #88fb451c
 def _last(held: list[Tensor], begin: int, length: int | float, first: bool) -> Iterator:
     """The segment that ends where the stream ends, unless there was one."""
     rest = torch.cat(held, -1) if held else torch.zeros(1, 0)
@@ -94,48 +97,58 @@ def _last(held: list[Tensor], begin: int, length: int | float, first: bool) -> I
         back = max(0, time - length)
         yield begin + back, rest[..., back:]
 
-# %% ../nbs/6_practice/80_separate.ipynb #86989c59
+# %% ../nbs/6_practice/80_separate.ipynb #be230407
 def signature(
     wav: Tensor,  # audio (source, channel, time)
     sample_rate: int,  # Hz
     bands: int = 24,  # from 80 Hz to half the sample rate, equally wide in octaves
 ) -> Tensor:  # energy (source, band), float64
     """How much energy each source has in each band."""
-    n_fft = 2 ** round(math.log2(0.064 * sample_rate))
-    wave = nn.functional.pad(wav.mean(1), (0, max(0, n_fft - wav.shape[-1])))
-    window = torch.hann_window(n_fft, dtype=wav.dtype)
-    spec = torch.stft(wave, n_fft, n_fft // 2, window=window, center=False, return_complex=True)
-    power = spec.abs().double().square().sum(-1)
+    power = _spectrum(wav.mean(1), n_fft := 2 ** round(math.log2(0.064 * sample_rate)))
     edges = torch.linspace(math.log(80), math.log(sample_rate / 2), bands + 1).exp()
     band = torch.bucketize(torch.arange(power.shape[1]) * sample_rate / n_fft, edges)
     return power.new_zeros(len(power), bands + 2).index_add(1, band, power)[:, 1:-1]
 
-# %% ../nbs/6_practice/80_separate.ipynb #2bc73f35
+# %% ../nbs/6_practice/80_separate.ipynb #517d5352
+def _spectrum(wav: Tensor, n_fft: int) -> Tensor:
+    """Energy (source, frequency) over all time, float64."""
+    wave = nn.functional.pad(wav, (0, max(0, n_fft - wav.shape[-1])))
+    how = {"window": torch.hann_window(n_fft, dtype=wav.dtype), "center": False}
+    spec = torch.stft(wave, n_fft, n_fft // 2, **how, return_complex=True)
+    return spec.abs().double().square().sum(-1)
+
+# %% ../nbs/6_practice/80_separate.ipynb #226b92ed
+def _log_shape(energy: Tensor) -> Tensor:
+    """Log spectra (source, band) with mean zero, dB; nothing is lower than -50 dB."""
+    level = energy / energy.sum(1, keepdim=True).clamp(min=1e-20)
+    level = 10 * (level + 1e-5).log10()
+    return level - level.mean(1, keepdim=True)
+
+# %% ../nbs/6_practice/80_separate.ipynb #bbfeecea
 STRANGER = 5.0  # dB, the distance at which a voice is as likely another as the same
 
-# %% ../nbs/6_practice/80_separate.ipynb #cd5a085a
+# %% ../nbs/6_practice/80_separate.ipynb #dbd14298
 def alike(
     known: Tensor,  # energy (source, band) of the speakers so far
     seen: Tensor,  # energy (source, band) of the new estimates
 ) -> Tensor:  # (known, seen): 1 for equal spectra, 0 for strangers, less beyond
-    """How alike the spectra are, and by how much of the new energy that counts."""
-    share = [x.sum(1, keepdim=True) / x.sum().clamp(min=1e-20) for x in (known, seen)]
-    level = [x / x.sum(1, keepdim=True).clamp(min=1e-20) for x in (known, seen)]
-    level = [10 * (x + 1e-5).log10() for x in level]
-    level = [x - x.mean(1, keepdim=True) for x in level]
-    apart = (level[0][:, None] - level[1]).square().mean(-1)
-    heard = share[0] > 1e-3
-    return torch.where(heard, 1 - apart / STRANGER**2, 0.0) * share[1].T
+    """How alike the spectra are, times the share of the new energy that this is about."""
+    share = [x.sum(1) / x.sum().clamp(min=1e-20) for x in (known, seen)]
+    apart = (_log_shape(known)[:, None] - _log_shape(seen)).square().mean(-1)
+    heard = share[0][:, None] > 1e-3
+    return torch.where(heard, 1 - apart / STRANGER**2, 0.0) * share[1]
 
-# %% ../nbs/6_practice/80_separate.ipynb #3dcba72b
+# %% ../nbs/6_practice/80_separate.ipynb #8286e55c
 SHARED = 0.1  # s; over less than this, speakers can't be followed
 
-
+# %% ../nbs/6_practice/80_separate.ipynb #dbdc88f4
 class Follower:
     """Keep speakers in order from segment to segment.
 
     Where old and new estimates overlap, they should be the same waves: that decides. Where the
     overlap is silent it can't, and the spectra of the speakers so far decide.
+
+    Source: stitching by the overlap as in Chen et al., ICASSP 2020; the spectra are our addition.
     """
 
     def __init__(
@@ -147,27 +160,36 @@ class Follower:
 
     def __call__(self, old: Tensor | None, new: Tensor) -> Tensor:
         """Put `new` (source, channel, time) in the order of `old`, which covers its beginning."""
-        seen = signature(new, self.sample_rate)
-        order = torch.arange(len(new)) if old is None else _continue(self, old, new, seen)
-        self.spectra = seen[order] + (0 if self.spectra is None else self.spectra)
-        return new[order]
+        return _follow(self, old, new)
 
-# %% ../nbs/6_practice/80_separate.ipynb #8bb7e11b
-def _continue(self: Follower, old: Tensor, new: Tensor, seen: Tensor) -> Tensor:
+# %% ../nbs/6_practice/80_separate.ipynb #5459fc6d
+def _follow(self: Follower, old: Tensor | None, new: Tensor) -> Tensor:
+    """Find the order, and remember the spectra."""
+    seen = signature(new, self.sample_rate)
+    order = torch.arange(len(new)) if old is None else _order(self, old, new, seen)
+    self.spectra = seen[order] + (0 if self.spectra is None else self.spectra)
+    return new[order]
+
+# %% ../nbs/6_practice/80_separate.ipynb #1f1d640f
+def _order(self: Follower, old: Tensor, new: Tensor, seen: Tensor) -> Tensor:
     """The order of `new` that continues `old` best: equation (3), and the spectra."""
     from scipy.optimize import linear_sum_assignment
 
-    a, b = (x.flatten(1).double() for x in (old, new[..., : old.shape[-1]]))
     if old.shape[-1] < SHARED * self.sample_rate:
         shared = f"segments share {old.shape[-1] / self.sample_rate:.3f} s"
         raise ValueError(f"{shared}, too little to follow speakers; let them share {SHARED} s")
-    power = (a.square().sum() + b.square().sum()).item() / (2 * a.shape[1])
-    self.loudest = max(self.loudest, power)
-    waves = a @ b.T / a.shape[1] / max(power, 1e-3 * self.loudest, 1e-20)
-    pairs = waves + self.memory * alike(self.spectra, seen)
+    pairs = _waves(self, old, new) + self.memory * alike(self.spectra, seen)
     return torch.as_tensor(linear_sum_assignment(pairs.numpy(), maximize=True)[1])
 
-# %% ../nbs/6_practice/80_separate.ipynb #f72d9b14
+# %% ../nbs/6_practice/80_separate.ipynb #c9623f9a
+def _waves(self: Follower, old: Tensor, new: Tensor) -> Tensor:
+    """Inner products (old, new) over the overlap, about one for a pair that fits."""
+    a, b = (x.flatten(1).double() for x in (old, new[..., : old.shape[-1]]))
+    power = (a.square().sum() + b.square().sum()).item() / 2
+    self.loudest = max(self.loudest, power / a.shape[1])
+    return a @ b.T / max(power, 1e-3 * self.loudest * a.shape[1], 1e-20)
+
+# %% ../nbs/6_practice/80_separate.ipynb #01c3a86b
 def _resampled(blocks: Iterable[Tensor], old: int, new: int) -> Iterator[Tensor]:
     """Change the rate of blocks (..., time) without a seam, to ceil(time * new / old) in all."""
     if old == new:
@@ -184,13 +206,13 @@ def _resampled(blocks: Iterable[Tensor], old: int, new: int) -> Iterator[Tensor]
     out = nn.functional.pad(out, (0, -int(-short // old) - out.shape[-1]))
     yield out.reshape(*block.shape[:-1], out.shape[-1])
 
-# %% ../nbs/6_practice/80_separate.ipynb #91be4e3e
+# %% ../nbs/6_practice/80_separate.ipynb #a15a06d6
 def _speakers(separator) -> bool:
     """Whether the sources are interchangeable: s1, s2 ..."""
     names = getattr(separator, "sources", None) or ("all",)
     return len(names) > 1 and all(re.fullmatch(r"s\d+", str(name)) for name in names)
 
-# %% ../nbs/6_practice/80_separate.ipynb #aeb156a6
+# %% ../nbs/6_practice/80_separate.ipynb #ac521815
 def _layout(separator, channels: int) -> str:
     """How a mixture of so many channels is given to the separator."""
     takes = getattr(separator, "channels", None)
@@ -203,7 +225,7 @@ def _layout(separator, channels: int) -> str:
     given = f"mix has {channels} channels, but the separator takes {takes}"
     raise ValueError(f"{given}; give it {takes}, or one with mix.mean(0, keepdim=True)")
 
-# %% ../nbs/6_practice/80_separate.ipynb #42a28c8a
+# %% ../nbs/6_practice/80_separate.ipynb #6569837a
 @contextmanager
 def _ready(separator, device: str | torch.device | None) -> Iterator[Callable]:
     """Evaluation mode on `device`, and a function that sends a mixture there; then as before."""
@@ -222,23 +244,29 @@ def _ready(separator, device: str | torch.device | None) -> Iterator[Callable]:
         for module, mode in modes:
             module.training = mode
 
-# %% ../nbs/6_practice/80_separate.ipynb #618ff601
+# %% ../nbs/6_practice/80_separate.ipynb #1a5fa83a
+def _given(separator, mix: Tensor) -> Tensor:
+    """What the separator gets for (segment, channel, time)."""
+    layout = _layout(separator, mix.shape[1])
+    if layout == "copies":
+        return mix.repeat(1, separator.channels, 1)
+    return rearrange(mix, "b c t -> (b c) 1 t") if layout == "each channel" else mix
+
+# %% ../nbs/6_practice/80_separate.ipynb #b806ad17
 def _call(separator, mix: Tensor, send: Callable) -> Tensor:
     """Separate (segment, channel, time) into (segment, source, channel, time), on the CPU."""
-    layout, given = _layout(separator, mix.shape[1]), mix
-    if layout == "each channel":
-        given = rearrange(mix, "b c t -> (b c) 1 t")
-    if layout == "copies":
-        given = mix.repeat(1, separator.channels, 1)
+    given, channels = _given(separator, mix), mix.shape[1]
     with torch.inference_mode():
         est = separator(send(given))
-    est = _check_estimate(est, given, getattr(separator, "sources", None))
-    if layout == "each channel":
-        est = rearrange(est, "(b c) s 1 t -> b s c t", b=len(mix))
-    return (est.mean(2, keepdim=True) if layout == "copies" else est).to("cpu", mix.dtype)
+    _check_estimate(est, given, getattr(separator, "sources", None))
+    if given.shape[1] < channels:
+        est = rearrange(est, "(b c) s 1 t -> b s c t", c=channels)
+    if given.shape[1] > channels:
+        est = est.mean(2, keepdim=True)
+    return est.to("cpu", mix.dtype)
 
-# %% ../nbs/6_practice/80_separate.ipynb #b34b979f
-def _check_estimate(est, mix: Tensor, sources: Sequence[str] | None) -> Tensor:
+# %% ../nbs/6_practice/80_separate.ipynb #0117e9c0
+def _check_estimate(est, mix: Tensor, sources: Sequence[str] | None) -> None:
     """Refuse what is not (batch, source, channel, time), or not finite."""
     shape, (batch, channels, time) = tuple(getattr(est, "shape", ())), mix.shape
     n_src = len(sources) if sources else (shape[1] if len(shape) == 4 else "source")
@@ -246,30 +274,39 @@ def _check_estimate(est, mix: Tensor, sources: Sequence[str] | None) -> Tensor:
         want = f"(batch, source, channel, time) = ({batch}, {n_src}, {channels}, {time})"
         raise ValueError(f"the separator returned shape {shape} instead of {want}")
     if not torch.isfinite(est).all():
-        j = int((~torch.isfinite(est)).flatten(2).any(2).any(0).nonzero()[0])
-        name = sources[j] if sources else f"number {j + 1}"
-        cure = "try the separator on silence and on loud input, and in float32"
-        raise ValueError(f"the separator returned NaN or infinity for source {name}; {cure}")
-    return est
+        raise _not_finite(est, sources)
 
-# %% ../nbs/6_practice/80_separate.ipynb #ab710129
+# %% ../nbs/6_practice/80_separate.ipynb #4c8002c6
+def _not_finite(est: Tensor, sources: Sequence[str] | None) -> ValueError:
+    """Which source is broken, and what to try."""
+    j = int((~torch.isfinite(est)).flatten(2).any(2).any(0).nonzero()[0])
+    name = sources[j] if sources else f"number {j + 1}"
+    cure = "try the separator on silence and on loud input, and in float32"
+    return ValueError(f"the separator returned NaN or infinity for source {name}; {cure}")
+
+# %% ../nbs/6_practice/80_separate.ipynb #731b872e
 SEGMENT = 10.0  # s, unless you or the separator say otherwise
 
+# %% ../nbs/6_practice/80_separate.ipynb #d4f60573
+def _check_cut(segment: float, overlap: float) -> None:
+    """Refuse what can't be cut."""
+    if not segment > 0:
+        raise ValueError(f"segment is {segment} s, but must be positive; leave it out if unsure")
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap is {overlap}, but must be from 0 up to below 1, as 0.25")
 
+# %% ../nbs/6_practice/80_separate.ipynb #ac6af4c9
 def _samples(separator, rate: int, segment: float | None, overlap: float) -> tuple:
     """Samples in a segment, and from one start to the next."""
     if segment is None:
         segment = getattr(separator, "segment", None) or SEGMENT
-    if not segment > 0:
-        raise ValueError(
-            f"segment is {segment} s, but must be positive; leave it out for the usual"
-        )
-    if not 0 <= overlap < 1:
-        raise ValueError(f"overlap is {overlap}, but must be from 0 up to below 1, as 0.25")
-    length = math.inf if math.isinf(segment) else max(1, round(segment * rate))
-    return length, 1 if math.isinf(segment) else max(1, round(length * (1 - overlap)))
+    _check_cut(segment, overlap)
+    if math.isinf(segment):
+        return math.inf, 1
+    length = max(1, round(segment * rate))
+    return length, max(1, round(length * (1 - overlap)))
 
-# %% ../nbs/6_practice/80_separate.ipynb #8e8ac47c
+# %% ../nbs/6_practice/80_separate.ipynb #474bc181
 def _rates(separator, sample_rate: int | None) -> tuple[int, int]:
     """The mixture's rate and the separator's."""
     needed = getattr(separator, "sample_rate", None) or sample_rate
@@ -277,7 +314,7 @@ def _rates(separator, sample_rate: int | None) -> tuple[int, int]:
         raise ValueError("neither you nor the separator say the sample rate; pass sample_rate=")
     return _check_rate(sample_rate or needed), _check_rate(needed)
 
-# %% ../nbs/6_practice/80_separate.ipynb #913bb155
+# %% ../nbs/6_practice/80_separate.ipynb #6314c37b
 def _batches(pieces: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[list, Tensor]]:
     """Group (start, segment) into (starts, segments (segment, channel, time))."""
     group = []
@@ -289,7 +326,7 @@ def _batches(pieces: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[
     if group:
         yield [s for s, _ in group], torch.stack([p for _, p in group])
 
-# %% ../nbs/6_practice/80_separate.ipynb #4e3a1457
+# %% ../nbs/6_practice/80_separate.ipynb #fdb14f34
 def _join(separator, batches: Iterable, rate: int, send: Callable) -> Iterator[Tensor]:
     """Separate, put in order, overlap-add: blocks (source, channel, time)."""
     joined, follow = OverlapAdd(), Follower(rate) if _speakers(separator) else None
@@ -300,14 +337,14 @@ def _join(separator, batches: Iterable, rate: int, send: Callable) -> Iterator[T
             yield joined.add(est, start)
     yield joined.tail
 
-# %% ../nbs/6_practice/80_separate.ipynb #206dee1f
+# %% ../nbs/6_practice/80_separate.ipynb #b3a6c0d8
 def _counted(blocks: Iterable[Tensor], counter: list[int], downmix: bool) -> Iterator[Tensor]:
     """Count the samples that pass, and average the channels if asked to."""
     for block in blocks:
         counter[0] += block.shape[-1]
         yield block.mean(0, keepdim=True) if downmix else block
 
-# %% ../nbs/6_practice/80_separate.ipynb #0558aaee
+# %% ../nbs/6_practice/80_separate.ipynb #350c6a87
 def separate_blocks(
     separator: Callable,  # mix (batch, channel, time) -> est (batch, source, channel, time)
     blocks: Iterable[Tensor],  # the mixture as it comes, each block (channel, any time)
@@ -332,27 +369,35 @@ def separate_blocks(
             yield est[..., : counter[0] - given]
             given += est.shape[-1]
 
-# %% ../nbs/6_practice/80_separate.ipynb #4401a465
+# %% ../nbs/6_practice/80_separate.ipynb #24783cc3
 @contextmanager
 def _meter(progress: bool | Callable, seconds: float | None) -> Iterator[Callable]:
     """A function to be told how many seconds are done."""
     if callable(progress) or not progress:
         yield lambda done: progress and progress(done, seconds)
         return
+    with _bar(seconds) as bar:
+        yield bar.tell
+
+# %% ../nbs/6_practice/80_separate.ipynb #dd5f7b8e
+@contextmanager
+def _bar(seconds: float | None) -> Iterator:
+    """A bar that counts seconds, with the real-time factor."""
     from tqdm.auto import tqdm
 
     form = "{percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s [{elapsed}<{remaining}{postfix}]"
     began = time.perf_counter()
+
+    def tell(done: float) -> None:
+        factor = (time.perf_counter() - began) / max(done, 1e-9)
+        bar.set_postfix_str(f"real-time factor {factor:.3f}", refresh=False)
+        bar.update(done - bar.n)
+
     with tqdm(total=seconds, unit="s", bar_format=form if seconds else None) as bar:
+        bar.tell = tell
+        yield bar
 
-        def tell(done: float) -> None:
-            factor = (time.perf_counter() - began) / max(done, 1e-9)
-            bar.set_postfix_str(f"real-time factor {factor:.3f}", refresh=False)
-            bar.update(done - bar.n)
-
-        yield tell
-
-# %% ../nbs/6_practice/80_separate.ipynb #8667d7e3
+# %% ../nbs/6_practice/80_separate.ipynb #ea1952af
 def separate(
     separator: Callable,  # mix (batch, channel, time) -> est (batch, source, channel, time)
     mix: Tensor,  # (channel, time), or (batch, channel, time)
@@ -377,7 +422,7 @@ def separate(
         raise ValueError(f"mix has shape {tuple(mix.shape)}, but must be (channel, time)")
     return torch.stack([_separate(separator, item, sample_rate, progress, how) for item in mix])
 
-# %% ../nbs/6_practice/80_separate.ipynb #b46f1271
+# %% ../nbs/6_practice/80_separate.ipynb #e40f58d6
 def _separate(separator, mix: Tensor, sample_rate: int | None, progress, how: dict) -> Tensor:
     """Separate (channel, time) block by block into memory."""
     rate, est, at = _rates(separator, sample_rate)[0], None, 0
@@ -392,7 +437,7 @@ def _separate(separator, mix: Tensor, sample_rate: int | None, progress, how: di
             tell(at / rate)
     return est.to(mix)
 
-# %% ../nbs/6_practice/80_separate.ipynb #45e7e035
+# %% ../nbs/6_practice/80_separate.ipynb #477da7f7
 class Recording:
     """An audio file, or a video with sound, to be read block by block."""
 
@@ -400,7 +445,7 @@ class Recording:
         self,
         path: str | Path,  # anything that `sepbook.sound.load` reads
     ):
-        self.path = Path(path).expanduser()
+        self.path, self.taken = Path(path).expanduser(), 0
         if not self.path.is_file() or self.path.stat().st_size == 0:
             load(self.path)  # says what is wrong with it
         _open(self)
@@ -415,7 +460,7 @@ class Recording:
     def __exit__(self, *_) -> None:
         self.close()
 
-# %% ../nbs/6_practice/80_separate.ipynb #aa718722
+# %% ../nbs/6_practice/80_separate.ipynb #9136b7a2
 def _open(self: Recording) -> None:
     """Open the file with soundfile, or else with ffmpeg."""
     try:
@@ -427,7 +472,7 @@ def _open(self: Recording) -> None:
     self.seconds, self.close = file.frames / file.samplerate, file.close
     self._read = lambda size: file.read(size, dtype="float32", always_2d=True)
 
-# %% ../nbs/6_practice/80_separate.ipynb #572e15dc
+# %% ../nbs/6_practice/80_separate.ipynb #40f95347
 def _start_ffmpeg(self: Recording) -> None:
     """Let ffmpeg decode the first audio stream into a pipe."""
     source = ["-v", "quiet", "-protocol_whitelist", "file,pipe", "-i", f"file:{self.path}"]
@@ -435,32 +480,57 @@ def _start_ffmpeg(self: Recording) -> None:
     self.sample_rate, self.channels = int(stream["sample_rate"]), stream["channels"]
     self.seconds = float(stream["duration"]) if "duration" in stream else None
     command = ["ffmpeg", *source, "-map", f"0:{stream['index']}", "-f", "f32le", "-"]
+    self._read, self.close = _pipe(command, self.channels)
+
+# %% ../nbs/6_practice/80_separate.ipynb #d706334b
+def _pipe(command: list[str], channels: int) -> tuple[Callable, Callable]:
+    """Start a command; how to read frames (time, channel) from it, and how to end it."""
     quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process, frame = subprocess.Popen(command, stdout=subprocess.PIPE, **quiet), 4 * self.channels
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, **quiet)
 
     def read(size: int) -> np.ndarray:
-        raw = process.stdout.read(frame * size)
-        return np.frombuffer(raw[: len(raw) // frame * frame], "<f4").reshape(-1, self.channels)
+        raw = process.stdout.read(4 * channels * size)
+        return np.frombuffer(raw[: len(raw) // (4 * channels) * 4 * channels], "<f4").reshape(
+            -1, channels
+        )
 
     def close() -> None:
         process.kill(), process.stdout.close(), process.wait()
 
-    self._read, self.close = read, close
+    return read, close
 
-# %% ../nbs/6_practice/80_separate.ipynb #f34d032b
+# %% ../nbs/6_practice/80_separate.ipynb #a2bff281
+def _frames(self: Recording, size: int) -> np.ndarray:
+    """The next frames (time, channel); none at the end."""
+    try:
+        wave = self._read(size)
+    except sf.LibsndfileError:
+        self.close()
+        _start_ffmpeg(self)
+        _skip(self, self.taken)
+        wave = self._read(size)
+    self.taken += len(wave)
+    return wave
+
+# %% ../nbs/6_practice/80_separate.ipynb #2e62f850
+def _skip(self: Recording, frames: int) -> None:
+    """Read frames and forget them."""
+    while frames and (wave := self._read(min(frames, 2**16))).size:
+        frames -= len(wave)
+
+# %% ../nbs/6_practice/80_separate.ipynb #23a59edc
 def _blocks(self: Recording, size: int) -> Iterator[Tensor]:
     """The blocks, with the errors of `sepbook.sound.load`."""
-    wave, fault = self._read(size), "no samples"
+    wave, fault = _frames(self, size), "NaN or infinite samples"
+    if not len(wave):
+        raise ValueError(f"{self.path} holds no samples; record or export it again")
     while len(wave):
-        fault = None if np.isfinite(wave).all() else "NaN or infinite samples"
-        if fault:
-            break
+        if not np.isfinite(wave).all():
+            raise ValueError(f"{self.path} holds {fault}; record or export it again")
         yield torch.from_numpy(wave.T.copy())
-        wave = self._read(size)
-    if fault:
-        raise ValueError(f"{self.path} holds {fault}; record or export it again")
+        wave = _frames(self, size)
 
-# %% ../nbs/6_practice/80_separate.ipynb #65512b12
+# %% ../nbs/6_practice/80_separate.ipynb #d613d5fe
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """A hidden folder in `out`; after an error, no folder is left that was not there before."""
@@ -479,19 +549,11 @@ def _new_folder(out: Path) -> Iterator[Path]:
                 folder.rmdir()
         raise
 
-# %% ../nbs/6_practice/80_separate.ipynb #cf08f61c
+# %% ../nbs/6_practice/80_separate.ipynb #761e2555
 FORMATS = {"wav": ("WAV", "FLOAT"), "flac": ("FLAC", "PCM_24")}  # soundfile's format and subtype
 BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}  # of a sample
 
-
-def _check_space(folder: Path, need: float, advice: str) -> None:
-    """An OSError if the disk has less room than is needed."""
-    free = shutil.disk_usage(folder).free
-    if free < need:
-        sizes = f"the results need {need / 1e9:.1f} GB, but {folder.parent} has {free / 1e9:.1f} GB"
-        raise OSError(f"{sizes} free; make room, or {advice}")
-
-# %% ../nbs/6_practice/80_separate.ipynb #5c15955d
+# %% ../nbs/6_practice/80_separate.ipynb #0b33ca13
 class _Writer:
     """One file for each source."""
 
@@ -500,73 +562,81 @@ class _Writer:
             raise ValueError(f"format is {format!r}, but can be {' or '.join(FORMATS)}")
         self.file, self.folder, self.home, self.format = file, folder, home, format
         self.kind, self.subtype = FORMATS[format][0], subtype or FORMATS[format][1]
-        self.files, self.over, self.samples = None, {}, 0
-
-    def write(self, names: Sequence[str] | None, only: Sequence[str] | None, est: Tensor) -> float:
-        """Append a block (source, channel, time) of the named sources; return the seconds so far."""
-        return _write(self, names, only, est)
-
-    def finish(self) -> dict[str, Path]:
-        """Close all files, and move them to their place."""
-        return _finish(self)
+        self.files, self.over, self.samples = {}, {}, 0
 
     def __enter__(self) -> "_Writer":
         return self
 
     def __exit__(self, *_) -> None:
-        for file in (self.files or {}).values():
+        for file in self.files.values():
             with suppress(sf.LibsndfileError):
                 file.close()
 
-# %% ../nbs/6_practice/80_separate.ipynb #41eead9b
-def _targets(self: _Writer, names: Sequence[str], only: Sequence[str] | None) -> dict[str, Path]:
-    """The file of each source that is wanted."""
+# %% ../nbs/6_practice/80_separate.ipynb #2356e919
+def _check_names(names: Sequence[str], only: Sequence[str] | None) -> None:
+    """Refuse names that don't exist, or that no file can have."""
     if unknown := [n for n in only or () if n not in names]:
         raise ValueError(f"no source is called {unknown[0]!r}; there are {', '.join(names)}")
     if bad := [n for n in names if Path(n).name != n]:
         raise ValueError(f"{bad[0]!r} can't be a file name; rename it in separator.sources")
+
+# %% ../nbs/6_practice/80_separate.ipynb #9113194e
+def _targets(self: _Writer, names: Sequence[str], only: Sequence[str] | None) -> dict[str, Path]:
+    """The file of each source that is wanted."""
+    _check_names(names, only)
     paths = {n: self.home / f"{n}.{self.format}" for n in names if not only or n in only}
     for path in paths.values():
         if path.exists() and path.samefile(self.file.path):
             raise ValueError(f"{path} is the recording itself; choose another folder")
     return paths
 
-# %% ../nbs/6_practice/80_separate.ipynb #7d2f6d71
+# %% ../nbs/6_practice/80_separate.ipynb #40424dee
 def _begin(self: _Writer, names: Sequence[str], only: Sequence[str] | None, channels: int) -> None:
-    """Open one hidden file for each source; beyond 2 GB, WAV needs its 64-bit form."""
-    self.paths, rate = _targets(self, names, only), self.file.sample_rate
-    seconds = math.inf if self.file.seconds is None else self.file.seconds
-    size = seconds * rate * channels * BYTES.get(self.subtype, 4)
+    """Open one hidden file for each source."""
+    self.paths, seconds = _targets(self, names, only), self.file.seconds
+    each = (seconds or 0) * self.file.sample_rate * channels * BYTES.get(self.subtype, 4)
     if self.kind == "WAV":
-        self.kind = "RF64" if size > 2**31 else "WAV"
-        need = size * len(self.paths) if math.isfinite(size) else 0
-        _check_space(self.folder, need, "choose format='flac'")
+        _check_space(self, each * len(self.paths))
+        self.kind = "RF64" if seconds is None or each > 2**31 else "WAV"
+    for name in self.paths:
+        self.files[name] = _open_part(self, name, channels)
+
+# %% ../nbs/6_practice/80_separate.ipynb #cafc0c11
+def _check_space(self: _Writer, need: float) -> None:
+    """An OSError if the disk has less room than is needed."""
+    free = shutil.disk_usage(self.folder).free
+    if free < need:
+        sizes = (
+            f"the results need {need / 1e9:.1f} GB, but {self.home.parent} has {free / 1e9:.1f} GB"
+        )
+        raise OSError(f"{sizes} free; make room, or choose format='flac'")
+
+# %% ../nbs/6_practice/80_separate.ipynb #73047f72
+def _open_part(self: _Writer, name: str, channels: int) -> sf.SoundFile:
+    """A new hidden file, or what is wrong with the format."""
+    how, path = (self.file.sample_rate, channels, self.subtype), self.folder / f"{name}.part"
     try:
-        how = rate, channels, self.subtype
-        parts = {n: self.folder / f"{n}.part" for n in self.paths}
-        self.files = {n: sf.SoundFile(p, "w", *how, format=self.kind) for n, p in parts.items()}
+        return sf.SoundFile(path, "w", *how, format=self.kind)
     except (ValueError, sf.LibsndfileError) as error:
         if "System error" in str(error):
             raise
-        given = f"{channels} channels at {rate} Hz as {self.subtype}"
+        given = f"{channels} channels at {how[0]} Hz as {self.subtype}"
         raise ValueError(f"{self.format} can't hold {given}; try another subtype") from None
 
-# %% ../nbs/6_practice/80_separate.ipynb #55375d12
+# %% ../nbs/6_practice/80_separate.ipynb #d653aff3
 def _write(self: _Writer, names, only, est: Tensor) -> float:
-    """Append a block to every file; cut off and count what an integer format can't hold."""
+    """Append a block (source, channel, time) to the files; return the seconds so far."""
     names = names or [f"s{j + 1}" for j in range(len(est))]
     with _told(self):
-        if self.files is None:
+        if not self.files:
             _begin(self, names, only, est.shape[1])
         for name, wav in zip(names, est, strict=True):
             if name in self.files:
-                if self.subtype not in ("FLOAT", "DOUBLE"):
-                    wav = _limited(self, name, wav)
-                self.files[name].write(wav.T.numpy())
+                self.files[name].write(_limited(self, name, wav).T.numpy())
     self.samples += est.shape[-1]
     return self.samples / self.file.sample_rate
 
-# %% ../nbs/6_practice/80_separate.ipynb #71c062fd
+# %% ../nbs/6_practice/80_separate.ipynb #bde2e575
 @contextmanager
 def _told(self: _Writer) -> Iterator[None]:
     """Say in plain words that writing failed."""
@@ -577,15 +647,15 @@ def _told(self: _Writer) -> Iterator[None]:
         fault = f"{self.home.parent} can't be written, {free:.1f} GB are free"
         raise OSError(f"{fault}; make room, or choose another folder") from None
 
-
+# %% ../nbs/6_practice/80_separate.ipynb #913f2f30
 def _limited(self: _Writer, name: str, wav: Tensor) -> Tensor:
-    """Cut off at full scale, and count."""
-    over = int((wav.abs() > 1).sum())
-    if over:
-        self.over[name] = self.over.get(name, 0) + over
+    """Cut off and count what an integer format can't hold."""
+    if self.subtype in ("FLOAT", "DOUBLE"):
+        return wav
+    self.over[name] = self.over.get(name, 0) + int((wav.abs() > 1).sum())
     return wav.clamp(-1, 1)
 
-# %% ../nbs/6_practice/80_separate.ipynb #6610e658
+# %% ../nbs/6_practice/80_separate.ipynb #281442c4
 def _finish(self: _Writer) -> dict[str, Path]:
     """Close the files, move them, and tell what was cut off."""
     with _told(self):
@@ -594,13 +664,18 @@ def _finish(self: _Writer) -> dict[str, Path]:
     self.home.mkdir(exist_ok=True)
     for name, path in self.paths.items():
         os.replace(self.folder / f"{name}.part", path)
-    if self.over:
-        which = ", ".join(f"{count} samples of {name}" for name, count in self.over.items())
-        advice = "subtype='FLOAT' keeps them" if self.kind != "FLAC" else "format='wav' keeps them"
-        warnings.warn(f"{which} passed full scale and were cut off; {advice}", stacklevel=4)
+    _report(self)
     return self.paths
 
-# %% ../nbs/6_practice/80_separate.ipynb #ed8f3eb8
+# %% ../nbs/6_practice/80_separate.ipynb #d67774e2
+def _report(self: _Writer) -> None:
+    """Warn of samples that were cut off."""
+    if which := [f"{count} samples of {name}" for name, count in self.over.items() if count]:
+        cure = "format='wav'" if self.format == "flac" else "subtype='FLOAT'"
+        passed = f"{', '.join(which)} passed full scale and were cut off"
+        warnings.warn(f"{passed}; {cure} keeps them", stacklevel=4)
+
+# %% ../nbs/6_practice/80_separate.ipynb #a073c25c
 def separate_file(
     separator: Callable,  # mix (batch, channel, time) -> est (batch, source, channel, time)
     path: str | Path,  # an audio file, or a video with sound
@@ -628,5 +703,5 @@ def separate_file(
             _meter(progress, file.seconds) as tell,
         ):
             for est in blocks:
-                tell(writer.write(names, only, est))
-            return writer.finish()
+                tell(_write(writer, names, only, est))
+            return _finish(writer)
