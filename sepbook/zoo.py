@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CARD_FIELDS', 'save', 'read_card', 'load', 'available', 'read_weights', 'import_weights', 'published']
 
-# %% ../nbs/6_practice/79_zoo.ipynb #e8ea2c56
+# %% ../nbs/6_practice/79_zoo.ipynb #1a9877d2
 import difflib
 import hashlib
 import importlib
@@ -21,7 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-# %% ../nbs/6_practice/79_zoo.ipynb #bb621968
+# %% ../nbs/6_practice/79_zoo.ipynb #143e0f90
 import safetensors
 import safetensors.torch
 import torch
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from .learner import Network, atomic
 
-# %% ../nbs/6_practice/79_zoo.ipynb #67fb4025
+# %% ../nbs/6_practice/79_zoo.ipynb #c627be56
 _KINDS = {
     b"PK\x03\x04": "a zip archive, as torch.save writes; for a checkpoint use read_weights",
     b"\x80": "a pickle, which can run programs; for a peer's checkpoint use read_weights",
@@ -38,14 +38,14 @@ _KINDS = {
     b"\x89HDF": "an HDF5 file; give one that sepbook.zoo.save wrote",
 }
 
-# %% ../nbs/6_practice/79_zoo.ipynb #da119f84
+# %% ../nbs/6_practice/79_zoo.ipynb #18a274b8
 def _foreign(name: str, start: bytes) -> ValueError:
     """The error for a file of another kind, known by its first bytes."""
     kind = next((text for magic, text in _KINDS.items() if start.startswith(magic)), None)
     kind = kind or "something unknown; give one that sepbook.zoo.save wrote"
     return ValueError(f"{name} is not a safetensors file but {kind}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #84ca3544
+# %% ../nbs/6_practice/79_zoo.ipynb #1e439fb4
 def _size(path: Path) -> int:
     """How many bytes a file has."""
     if path.is_dir():
@@ -56,7 +56,7 @@ def _size(path: Path) -> int:
         raise ValueError(f"{path.name} is empty (0 bytes); copy or download it again")
     return path.stat().st_size
 
-# %% ../nbs/6_practice/79_zoo.ipynb #6e060ac5
+# %% ../nbs/6_practice/79_zoo.ipynb #2721aae9
 def _check_length(name: str, size: int, header: dict[str, Any], begin: int) -> None:
     """Raise unless the last tensor ends where the file ends."""
     ends = [t["data_offsets"][1] for key, t in header.items() if key != "__metadata__"]
@@ -65,7 +65,7 @@ def _check_length(name: str, size: int, header: dict[str, Any], begin: int) -> N
         fault = "is cut short" if size < want else "has something appended"
         raise ValueError(f"{name} {fault}: {size} bytes, not {want}; copy or download it again")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #508cf058
+# %% ../nbs/6_practice/79_zoo.ipynb #8add0d1f
 def _read_header(path: Path) -> dict[str, Any]:
     """The JSON header of a safetensors file of the right length."""
     size = _size(path)
@@ -81,7 +81,7 @@ def _read_header(path: Path) -> dict[str, Any]:
         text = file.read(length)
     return _parse_header(path.name, size, text)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #b929b24a
+# %% ../nbs/6_practice/79_zoo.ipynb #37f46522
 def _parse_header(name: str, size: int, text: bytes) -> dict[str, Any]:
     """The header as a dict, checked against the size of the file."""
     fault = ValueError(f"{name} has a damaged header; copy or download it again")
@@ -96,10 +96,10 @@ def _parse_header(name: str, size: int, text: bytes) -> dict[str, Any]:
     _check_length(name, size, header, 8 + len(text))
     return header
 
-# %% ../nbs/6_practice/79_zoo.ipynb #76e7acb1
+# %% ../nbs/6_practice/79_zoo.ipynb #3b54955f
 CARD_FIELDS = ("data", "seconds_trained", "device", "seed", "scores", "licence")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #9153c7ac
+# %% ../nbs/6_practice/79_zoo.ipynb #2e5cb8f7
 def _facts(model: nn.Module) -> dict[str, Any]:
     """What a network knows about itself, for its card."""
     needed = ("config", "sources", "sample_rate", "channels")
@@ -115,7 +115,7 @@ def _facts(model: nn.Module) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
     }
 
-# %% ../nbs/6_practice/79_zoo.ipynb #2793a0f8
+# %% ../nbs/6_practice/79_zoo.ipynb #87a609d1
 def _plain(value: Any) -> Any:
     """A NumPy number, a tensor or a path as JSON can hold it."""
     if isinstance(value, os.PathLike):
@@ -124,7 +124,7 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     raise TypeError(f"a {type(value).__name__}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #5dbd014a
+# %% ../nbs/6_practice/79_zoo.ipynb #bce4cc82
 def _to_json(value: Any, what: str) -> str:
     """Compact JSON, or one line on what does not fit into it."""
     try:
@@ -133,16 +133,16 @@ def _to_json(value: Any, what: str) -> str:
         advice = "use plain numbers, strings, lists and dicts; None where a score is NaN"
         raise ValueError(f"{what} does not fit into JSON ({error}); {advice}") from None
 
-# %% ../nbs/6_practice/79_zoo.ipynb #ecf35a8c
+# %% ../nbs/6_practice/79_zoo.ipynb #b8742d24
 _FORMAT = 1
 
-# %% ../nbs/6_practice/79_zoo.ipynb #392ee578
+# %% ../nbs/6_practice/79_zoo.ipynb #0bb27b3f
 def _story(card: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """The whole card: format, what was told, what the network knows."""
     told = {k: v for k, v in card.items() if k not in ("sha256", "format")}
     return {"format": _FORMAT} | dict.fromkeys(CARD_FIELDS) | told | facts
 
-# %% ../nbs/6_practice/79_zoo.ipynb #8e89bfb9
+# %% ../nbs/6_practice/79_zoo.ipynb #4354ba16
 def _parse_card(name: str, text: str) -> dict[str, Any]:
     """A card from its JSON, with the entries that loading needs."""
     try:
@@ -158,7 +158,7 @@ def _parse_card(name: str, text: str) -> dict[str, Any]:
         raise ValueError(f"{name} has a damaged card; copy or download it again")
     return card
 
-# %% ../nbs/6_practice/79_zoo.ipynb #ed2255de
+# %% ../nbs/6_practice/79_zoo.ipynb #257b57d1
 def _card_of(name: str, header: dict[str, Any]) -> dict[str, Any]:
     """The card in a header, or one line on why there is none to use."""
     told = header.get("__metadata__")
@@ -170,21 +170,21 @@ def _card_of(name: str, header: dict[str, Any]) -> dict[str, Any]:
         advice = "it is a learner's: make one with save(learner.best(), path, learner.card())"
     raise ValueError(f"{name} is a safetensors file without a sepbook card; {advice}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #4a61f002
+# %% ../nbs/6_practice/79_zoo.ipynb #90e4b514
 def _seal(raw: bytes, old: str, new: str) -> bytes:
     """The file with the checksum in its card replaced by another."""
     mark = '"sepbook":"{\\"sha256\\":\\"%s\\"'
     return raw.replace((mark % old).encode(), (mark % new).encode(), 1)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #380c196f
+# %% ../nbs/6_practice/79_zoo.ipynb #e4e861c2
 def _digest(raw: bytes, seal: str) -> str:
     """SHA-256 of a file in whose card the checksum itself is replaced by zeros."""
     return hashlib.sha256(_seal(raw, seal, "0" * 64)).hexdigest()
 
-# %% ../nbs/6_practice/79_zoo.ipynb #90464534
+# %% ../nbs/6_practice/79_zoo.ipynb #5d1184f7
 _HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
-# %% ../nbs/6_practice/79_zoo.ipynb #87551c08
+# %% ../nbs/6_practice/79_zoo.ipynb #5fc1ae22
 def _halved(name: str, weight: Tensor, dtype: str) -> Tensor:
     """A parameter in half precision; raises if a number is too large for it."""
     half = weight.to(_HALF[dtype])
@@ -194,12 +194,12 @@ def _halved(name: str, weight: Tensor, dtype: str) -> Tensor:
         raise ValueError(f"{fault}; save it as float32, with dtype=None")
     return half
 
-# %% ../nbs/6_practice/79_zoo.ipynb #c96a1347
+# %% ../nbs/6_practice/79_zoo.ipynb #35ffe0c6
 def _learned(model: nn.Module) -> set[str]:
     """The names of a network's parameters, tied ones too."""
     return {name for name, _ in model.named_parameters(remove_duplicate=False)}
 
-# %% ../nbs/6_practice/79_zoo.ipynb #9aa9e658
+# %% ../nbs/6_practice/79_zoo.ipynb #fb3f692f
 def _check_numbers(weights: Mapping[str, Any], model: nn.Module, what: str, advice: str) -> None:
     """Raise for what is no tensor, for NaN, and for infinity in a parameter."""
     learned = _learned(model)
@@ -210,7 +210,7 @@ def _check_numbers(weights: Mapping[str, Any], model: nn.Module, what: str, advi
         if not good.all():
             raise ValueError(f"{what}: {name} holds NaN or infinity; {advice}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #c3205cb9
+# %% ../nbs/6_practice/79_zoo.ipynb #0fd3c814
 def _ties(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Names of tensors that are the same memory as an earlier one, and that one's name."""
     first, tied = {}, {}
@@ -220,7 +220,7 @@ def _ties(state: Mapping[str, Tensor]) -> dict[str, str]:
             tied[name] = first[place]
     return tied
 
-# %% ../nbs/6_practice/79_zoo.ipynb #5443f0e3
+# %% ../nbs/6_practice/79_zoo.ipynb #6d300729
 def _collect(model: nn.Module, dtype: str | None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors to write, each once, on the CPU; and which names are tied to which."""
     state, learned = model.state_dict(), _learned(model)
@@ -233,7 +233,7 @@ def _collect(model: nn.Module, dtype: str | None) -> tuple[dict[str, Tensor], di
         kept[name] = weight.clone(memory_format=torch.contiguous_format)
     return kept, tied
 
-# %% ../nbs/6_practice/79_zoo.ipynb #45bf82a2
+# %% ../nbs/6_practice/79_zoo.ipynb #d420588d
 def _find_class(card: dict[str, Any], name: str) -> type:
     """The class that a card names: only networks of sepbook are imported."""
     module, _, cls = card["class"].rpartition(".")
@@ -247,14 +247,14 @@ def _find_class(card: dict[str, Any], name: str) -> type:
         raise ValueError(f"{name} needs {card['class']}, which this sepbook lacks; update sepbook")
     return found
 
-# %% ../nbs/6_practice/79_zoo.ipynb #b596ac30
+# %% ../nbs/6_practice/79_zoo.ipynb #8fbf44aa
 def _tuples(value: Any) -> Any:
     """JSON's lists as tuples again, at every depth."""
     if isinstance(value, list):
         return tuple(_tuples(v) for v in value)
     return {k: _tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
 
-# %% ../nbs/6_practice/79_zoo.ipynb #28e58348
+# %% ../nbs/6_practice/79_zoo.ipynb #a23b8d4f
 def _build(cls: type, config: dict[str, Any], name: str) -> nn.Module:
     """A fresh network; the caller's random numbers stay as they are."""
     try:
@@ -265,18 +265,18 @@ def _build(cls: type, config: dict[str, Any], name: str) -> nn.Module:
         given = ", ".join(f"{k}={v!r}" for k, v in config.items())[:120]
         raise ValueError(f"{name}: can't build {cls.__name__}({given}): {reason}") from None
 
-# %% ../nbs/6_practice/79_zoo.ipynb #008eae11
+# %% ../nbs/6_practice/79_zoo.ipynb #f1435579
 def _some(names: Sequence[str]) -> str:
     """The first three names, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
-# %% ../nbs/6_practice/79_zoo.ipynb #c4177b36
+# %% ../nbs/6_practice/79_zoo.ipynb #9daebdcb
 def _shape(t: Tensor) -> str:
     """A shape in words."""
     return "x".join(map(str, t.shape)) or "one number"
 
-# %% ../nbs/6_practice/79_zoo.ipynb #7c488a0a
+# %% ../nbs/6_practice/79_zoo.ipynb #9705ae26
 def _check_fit(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     """Raise unless weights have the names and shapes of a network's own."""
     own = model.state_dict()
@@ -290,7 +290,7 @@ def _check_fit(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None
     if text:
         raise ValueError(f"{what} does not fit {type(model).__name__}: it {text}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #85c7e7e6
+# %% ../nbs/6_practice/79_zoo.ipynb #ee578b32
 def _check_again(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Raise unless class and config alone give a network that takes these weights."""
     config, name = json.loads(_to_json(model.config, "the config")), "the network"
@@ -301,7 +301,7 @@ def _check_again(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         twin = _build(type(model), config, name)
     _check_fit(twin, state, "what its config describes")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #52512377
+# %% ../nbs/6_practice/79_zoo.ipynb #45ee0dd7
 def _check_target(path: Path, dtype: str | None) -> None:
     """Raise if `path` is no place for weights, or `dtype` no way to store them."""
     if path.suffix != ".safetensors":
@@ -311,7 +311,7 @@ def _check_target(path: Path, dtype: str | None) -> None:
     if dtype not in (None, *_HALF):
         raise ValueError(f"dtype is {dtype!r}; give 'float16', 'bfloat16' or None")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #bb2109c9
+# %% ../nbs/6_practice/79_zoo.ipynb #e4d811f9
 def save(
     model: nn.Module,  # a sepbook Network
     path: str | Path,  # where to; the name ends in .safetensors
@@ -338,19 +338,19 @@ def save(
         part.write_bytes(_seal(raw, zeros, _digest(raw, zeros)))
     return path
 
-# %% ../nbs/6_practice/79_zoo.ipynb #b0e67096
+# %% ../nbs/6_practice/79_zoo.ipynb #49ff538a
 def _shipped() -> dict[str, Path]:
     """The weights that came with the package, by name."""
     folder = Path(str(files("sepbook"))) / "weights"
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
-# %% ../nbs/6_practice/79_zoo.ipynb #42991142
+# %% ../nbs/6_practice/79_zoo.ipynb #b45864c4
 def _defaults() -> dict[str, str | None]:
     """Which of them `speech` and `music` stand for."""
     text = (Path(str(files("sepbook"))) / "weights" / "defaults.json").read_text(encoding="utf-8")
     return json.loads(text)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #bc2048a7
+# %% ../nbs/6_practice/79_zoo.ipynb #05b2b9f1
 def _find(name_or_path: str | Path) -> Path:
     """The file that a name or a path means."""
     text, shipped, defaults = str(name_or_path), _shipped(), _defaults()
@@ -365,7 +365,7 @@ def _find(name_or_path: str | Path) -> Path:
     hint = f"did you mean {near[0]!r}?" if near else "or give a path that ends in .safetensors"
     raise ValueError(f"no model {text!r}; there are {', '.join(shipped) or 'none yet'}; {hint}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #39c42125
+# %% ../nbs/6_practice/79_zoo.ipynb #b4bb1073
 def read_card(
     name_or_path: str | Path,  # a name of `available()`, or a file written by `save`
 ) -> dict[str, Any]:  # class, config, sources, sample_rate, data, scores, licence...
@@ -376,7 +376,7 @@ def read_card(
     path = _find(name_or_path)
     return _card_of(path.name, _read_header(path))
 
-# %% ../nbs/6_practice/79_zoo.ipynb #18816f31
+# %% ../nbs/6_practice/79_zoo.ipynb #a3cd90cd
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights and the card of a file, every byte checked."""
     card, raw = _card_of(path.name, _read_header(path)), path.read_bytes()
@@ -389,7 +389,7 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tied = {name: str(first) for name, first in card.get("tied", {}).items()}
     return state | {name: state[first] for name, first in tied.items() if first in state}, card
 
-# %% ../nbs/6_practice/79_zoo.ipynb #0cbc30f4
+# %% ../nbs/6_practice/79_zoo.ipynb #07e4eca5
 def _load_file(path: Path, cls: type | None = None) -> nn.Module:
     """The network in a file that `save` wrote."""
     state, card = _open(path)
@@ -406,7 +406,7 @@ def _load_file(path: Path, cls: type | None = None) -> nn.Module:
     model.card = card
     return model
 
-# %% ../nbs/6_practice/79_zoo.ipynb #13acbf6b
+# %% ../nbs/6_practice/79_zoo.ipynb #87edf357
 def _place(model: nn.Module, device: str | torch.device | None) -> nn.Module:
     """The network in evaluation mode on a device."""
     try:
@@ -414,7 +414,7 @@ def _place(model: nn.Module, device: str | torch.device | None) -> nn.Module:
     except (RuntimeError, AssertionError):
         raise ValueError(f"no device {str(device)!r} here; use 'cpu', or leave it out") from None
 
-# %% ../nbs/6_practice/79_zoo.ipynb #130deca3
+# %% ../nbs/6_practice/79_zoo.ipynb #09128e31
 def load(
     name_or_path: str | Path,  # "speech", "music", a name of `available()`, a file, "hf:org/name"
     device: str | torch.device | None = None,  # where the network goes; None: the CPU
@@ -432,7 +432,7 @@ def load(
         return _place(_load_bundle(name_or_path), device)
     return _place(_load_file(_find(name_or_path), cls), device)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #43aa3af6
+# %% ../nbs/6_practice/79_zoo.ipynb #1cfe3205
 def available() -> Any:  # a pandas DataFrame, one row per model
     """List the models that ship with the package, with what their cards say."""
     import pandas as pd
@@ -447,7 +447,7 @@ def available() -> Any:  # a pandas DataFrame, one row per model
     columns = ["model", *columns, "MB", *CARD_FIELDS]
     return pd.DataFrame(rows, columns=columns).set_index("model")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #7858cf74
+# %% ../nbs/6_practice/79_zoo.ipynb #11ce14b6
 def _flat(state: Any) -> dict[str, Tensor]:
     """The tensors of a state dict, taken out of the dict that a trainer wrapped around it."""
     full = lambda x: isinstance(x, Mapping) and x and all(map(torch.is_tensor, x.values()))
@@ -460,7 +460,7 @@ def _flat(state: Any) -> dict[str, Tensor]:
     prefix = "module." if all(str(name).startswith("module.") for name in found) else ""
     return {str(name).removeprefix(prefix): t for name, t in found.items()}
 
-# %% ../nbs/6_practice/79_zoo.ipynb #c0bef468
+# %% ../nbs/6_practice/79_zoo.ipynb #fe04a94a
 def _unreadable(name: str, error: Exception) -> ValueError:
     """One line on why a peer's file can't be read."""
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -470,7 +470,7 @@ def _unreadable(name: str, error: Exception) -> ValueError:
     advice = "copy or download it again"
     return ValueError(f"{name} is damaged or holds no weights ({type(error).__name__}); {advice}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #752cb409
+# %% ../nbs/6_practice/79_zoo.ipynb #681b2dfe
 def read_weights(
     path: str | Path,  # a peer's .safetensors, .pth, .pt, .ckpt, .th or .bin file
 ) -> dict[str, Tensor]:  # its state dict, on the CPU
@@ -491,7 +491,7 @@ def read_weights(
         raise _unreadable(path.name, error) from None
     return _flat(found)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #826856ac
+# %% ../nbs/6_practice/79_zoo.ipynb #dc7849cb
 def _renamed(model: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     """A peer's weights under the network's own names, by the mapping of its class."""
     peers, name = getattr(model, "peers", {}), type(model).__name__
@@ -505,7 +505,7 @@ def _renamed(model: nn.Module, state: dict[str, Tensor], source: str) -> dict[st
         fault = f"{source}'s weights don't fit {name} ({reason})"
         raise ValueError(f"{fault}; were they trained with other settings?") from None
 
-# %% ../nbs/6_practice/79_zoo.ipynb #f399c98a
+# %% ../nbs/6_practice/79_zoo.ipynb #c55553dd
 def import_weights(
     model: nn.Module,  # a network whose class has `peers`; its weights are replaced
     state_dict: Mapping[str, Any] | str | Path,  # a peer's weights, or the file that holds them
@@ -523,7 +523,7 @@ def import_weights(
     model.load_state_dict(state)
     return model
 
-# %% ../nbs/6_practice/79_zoo.ipynb #70a96bd8
+# %% ../nbs/6_practice/79_zoo.ipynb #1092acf5
 def _networks() -> list[type]:
     """Every network class there is: those of sepbook.models and those of the reader."""
     try:
@@ -537,7 +537,7 @@ def _networks() -> list[type]:
         found += [c for c in cls.__subclasses__() if c not in found]
     return found
 
-# %% ../nbs/6_practice/79_zoo.ipynb #8f302f0e
+# %% ../nbs/6_practice/79_zoo.ipynb #f1adc0a9
 def _published() -> dict[str, tuple[type, dict[str, Any]]]:
     """Every checkpoint that some class names in its attribute `published`."""
     known = {}
@@ -545,7 +545,7 @@ def _published() -> dict[str, tuple[type, dict[str, Any]]]:
         known |= {name: (cls, entry) for name, entry in vars(cls).get("published", {}).items()}
     return known
 
-# %% ../nbs/6_practice/79_zoo.ipynb #a7986305
+# %% ../nbs/6_practice/79_zoo.ipynb #65c987da
 def _entry(name: str) -> tuple[type, dict[str, Any]]:
     """The class and the arguments for a published checkpoint."""
     if name not in (known := _published()):
@@ -555,7 +555,7 @@ def _entry(name: str) -> tuple[type, dict[str, Any]]:
         )
     return known[name]
 
-# %% ../nbs/6_practice/79_zoo.ipynb #01efcfb3
+# %% ../nbs/6_practice/79_zoo.ipynb #3db34a9a
 def published() -> Any:  # a pandas DataFrame, one row per checkpoint
     """List the checkpoints of other projects that `load` can download and rename."""
     import pandas as pd
@@ -566,7 +566,7 @@ def published() -> Any:  # a pandas DataFrame, one row per checkpoint
     ]
     return pd.DataFrame(rows, columns=columns).set_index("name")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #5fe30678
+# %% ../nbs/6_practice/79_zoo.ipynb #a449e074
 def _from_peer(name: str, paths: Mapping[str, Path]) -> nn.Module:
     """The network that a published checkpoint belongs to, filled with its weights."""
     cls, entry = _entry(name)
@@ -579,10 +579,10 @@ def _from_peer(name: str, paths: Mapping[str, Path]) -> nn.Module:
     model.card = _story({"published": name} | told, _facts(model))
     return model
 
-# %% ../nbs/6_practice/79_zoo.ipynb #c840bb02
+# %% ../nbs/6_practice/79_zoo.ipynb #866f5c2e
 _USUAL = ("model.safetensors", "pytorch_model.bin", "model.pth", "model.ckpt", "model.th")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #a9c1ad88
+# %% ../nbs/6_practice/79_zoo.ipynb #fc4ab611
 def _download(repo: str, revision: str | None, names: Sequence[str]) -> Path:
     """The first of these files that the cache or the repository on the Hub has."""
     import huggingface_hub as hub
@@ -600,7 +600,7 @@ def _download(repo: str, revision: str | None, names: Sequence[str]) -> Path:
         raise _unreached(where, error) from None
     raise ValueError(f"{where} has none of {', '.join(names)}; name one: {where}:FILE")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #5be758c9
+# %% ../nbs/6_practice/79_zoo.ipynb #2531e0ce
 def _on_hub(repo: str, name: str, revision: str | None) -> bool:
     """Whether a repository has a file; raises where it can't be asked."""
     import huggingface_hub as hub
@@ -611,7 +611,7 @@ def _on_hub(repo: str, name: str, revision: str | None) -> bool:
         return False
     return True
 
-# %% ../nbs/6_practice/79_zoo.ipynb #00baf436
+# %% ../nbs/6_practice/79_zoo.ipynb #d9df49dc
 def _unreached(where: str, error: Exception) -> ValueError:
     """One line on why the Hub gave no file."""
     from huggingface_hub import errors
@@ -624,10 +624,10 @@ def _unreached(where: str, error: Exception) -> ValueError:
     reason = (str(error).splitlines() or [""])[0] or type(error).__name__
     return ValueError(f"{where} can't be downloaded: {reason[:150]}")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #c42a9df6
+# %% ../nbs/6_practice/79_zoo.ipynb #863bcb2b
 _SPEC = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^:]+))?(:(?P<file>.+))?")
 
-# %% ../nbs/6_practice/79_zoo.ipynb #05514937
+# %% ../nbs/6_practice/79_zoo.ipynb #35b76fbc
 def _hub_files(spec: str) -> tuple[str, dict[str, Path]]:
     """The address without its details, and the downloaded files by prefix."""
     if not (match := _SPEC.fullmatch(spec)):
@@ -639,7 +639,7 @@ def _hub_files(spec: str) -> tuple[str, dict[str, Path]]:
     get = lambda names: _download(match["repo"], match["revision"], several(names))
     return name, {prefix: get(names) for prefix, names in wanted.items()}
 
-# %% ../nbs/6_practice/79_zoo.ipynb #67a5385a
+# %% ../nbs/6_practice/79_zoo.ipynb #e173001c
 def _load_hub(spec: str, cls: type | None = None) -> nn.Module:
     """A network from the Hugging Face Hub: a file of our own, or a peer's checkpoint."""
     name, paths = _hub_files(spec)
@@ -648,7 +648,7 @@ def _load_hub(spec: str, cls: type | None = None) -> nn.Module:
     ours = "sepbook" in (header.get("__metadata__") or {})
     return _load_file(path, cls) if ours else _from_peer(name, paths)
 
-# %% ../nbs/6_practice/79_zoo.ipynb #798fc0f1
+# %% ../nbs/6_practice/79_zoo.ipynb #530f8287
 def _bundle_file(name: str) -> Path:
     """The weights of one of torchaudio's bundles: from its cache, or downloaded into it."""
     try:
@@ -669,7 +669,7 @@ def _bundle_file(name: str) -> Path:
         raise ValueError(f"torchaudio:{name}: no network, and no copy; {advice}") from None
     return path
 
-# %% ../nbs/6_practice/79_zoo.ipynb #0f37a953
+# %% ../nbs/6_practice/79_zoo.ipynb #24f5f410
 def _load_bundle(spec: str) -> nn.Module:
     """A network with the weights of one of torchaudio's bundles."""
     _entry(spec)
