@@ -1,12 +1,13 @@
-"""Open-Unmix against openunmix: the same weights and song, forward pass and training step, side by side.
+"""Open-Unmix against openunmix: same weights, same song, forward pass and training step.
 
     python benchmarks/openunmix.py              writes results/openunmix.json
     python benchmarks/openunmix.py --quick      small layers, one repeat, writes nothing
 
-Forward: six seconds of stereo through all four targets and one step of the Wiener filter. Training: forward
-without the filter, mean squared error of the four magnitude spectrograms, backward, Adam; theirs trains one target
-after the other, as its recipe does, on one spectrogram. Both get two threads. Runs alternate, and the fastest of
-each counts. `make parity` installs openunmix.
+Forward: six seconds of stereo through all four targets and one step of the Wiener filter.
+Training: forward without the filter, mean squared error of the four magnitude spectrograms,
+backward, Adam; theirs trains one target after the other, as its recipe does, on one spectrogram of
+the mixture. Both get two threads. Runs alternate, and the fastest of each counts. `make parity`
+installs openunmix.
 """
 
 import argparse
@@ -22,7 +23,7 @@ THREADS = 2
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = str(THREADS)
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / ".peers"))
+sys.path.insert(0, str(ROOT / ".peers"))  # before this folder, whose file has the same name
 
 import torch  # noqa: E402
 from openunmix.model import OpenUnmix as Target  # noqa: E402
@@ -102,9 +103,8 @@ def main() -> None:
         for kind, measure in (("forward", forward), ("training step", train)):
             row = {"what": f"{name}, {kind}"} | measure(hidden, 1 if quick else 7)
             ratio = row["theirs_s"] / row["ours_s"]
-            print(
-                f"{row['what']:<24} ours {row['ours_s']:.3f} s, theirs {row['theirs_s']:.3f} s, {ratio:.2f} x"
-            )
+            times = f"ours {row['ours_s']:.3f} s, theirs {row['theirs_s']:.3f} s"
+            print(f"{row['what']:<24} {times}, {ratio:.2f} x", flush=True)
             rows.append(row)
             what = f"{row['what']}: openunmix's time over ours"
             headline.append(

@@ -1,10 +1,11 @@
-"""Train a small Open-Unmix on a folder of songs with stems, and record what it reaches on a song it has never heard.
+"""Train a small Open-Unmix on songs with stems, and measure it on a song it has never heard.
 
-    python benchmarks/train_openunmix.py FOLDER --minutes 10       writes results/train_openunmix.json
+    python benchmarks/train_openunmix.py FOLDER --minutes 10        results/train_openunmix.json
     python benchmarks/train_openunmix.py FOLDER --steps 5 --quick   writes nothing
 
-FOLDER is a corpus as `sepbook.mixtures.Corpus` reads it: an index.csv with the columns `excerpt` and `song`, and
-the stems of each excerpt in a folder of that name. One song is held out for the measurement, chosen by the seed.
+FOLDER is a corpus as `sepbook.mixtures.Corpus` reads it: an index.csv with the columns `excerpt`
+and `song`, and the stems of each excerpt in a folder of that name. One song is held out for the
+measurement, chosen by the seed.
 """
 
 import argparse

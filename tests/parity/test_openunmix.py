@@ -128,5 +128,5 @@ def test_wiener(dtype, channels, n_iter, flags):
     want = torch.view_as_complex(want.transpose(-1, -2).contiguous()).permute(3, 2, 1, 0)
     how = {"n_iter": n_iter, "softmask": softmask, "residual": residual}
     est = wiener_em(mag, torch.view_as_complex(mix.contiguous()), **how)
-    tolerance = 1e-5 if dtype == torch.float32 else 1e-11
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-6  # their pi has single precision
     torch.testing.assert_close(est, want, atol=tolerance * want.abs().max().item(), rtol=0)

@@ -7,6 +7,7 @@ from sepbook.models.mask_networks import (
     FeedForwardMask,
     OpenUnmix,
     RecurrentMask,
+    _em_step,
     discriminative_loss,
     features,
     input_statistics,
@@ -256,6 +257,23 @@ def test_wiener_adds_up(channels, residual, n_iter):
     mag, mix = _scene(channels)
     est = wiener_em(mag, mix, n_iter, residual=residual)
     torch.testing.assert_close(est.sum(0), mix, atol=5e-3, rtol=0)  # but for the white noise
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_wiener_is_the_formula_bin_by_bin(channels):
+    mag, mix = _scene(channels)
+    est = mag * mix / mix.abs()
+    est = est * torch.polar(torch.ones(3, channels, 1, 1), torch.rand(3, channels, 1, 1)).to(est)
+    want, eps = torch.zeros_like(est), 1e-10
+    for f in range(17):
+        y = est[:, :, f]
+        v = y.abs().square().mean(1)
+        R = [y[j] @ y[j].mH / (eps + v[j].sum()) for j in range(3)]
+        for t in range(50):
+            cov = sum(v[j, t] * R[j] for j in range(3)) + eps**0.5 * torch.eye(channels)
+            for j in range(3):
+                want[j, :, f, t] = v[j, t] * R[j] @ torch.linalg.inv(cov) @ mix[:, f, t]
+    torch.testing.assert_close(_em_step(est, mix, eps), want, atol=1e-7, rtol=1e-6)
 
 
 def test_wiener_of_three_channels_is_that_of_two():
