@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NORMS', 'MASKS', 'ENCODERS', 'OBJECTIVES', 'Depthwise', 'Norm', 'BatchNorm', 'Block', 'ConvTasNet', 'Stream']
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #6ae0b398
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #eff41003
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,20 +19,18 @@ from torch.autograd.function import once_differentiable
 from ..learner import Network
 from ..pit import pairwise_neg_si_sdr, pairwise_neg_snr, pit_loss
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #3009fbb6
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #d228248a
 def _frames(
     wav: Tensor,  # (batch, time)
     stride: int,  # half a frame, samples
     pad: bool,  # half a frame of silence at both ends
 ) -> Tensor:  # (batch, frame, 2 * stride)
     """Frames that overlap by half; with `pad`, every sample lies in two of them."""
-    length = wav.shape[-1]
-    if pad:
-        wav = F.pad(wav, (stride, stride + -length % stride))
-    elif length < 2 * stride:
-        wav = F.pad(wav, (0, 2 * stride - length))
-    halves = wav[:, : wav.shape[-1] // stride * stride].unflatten(1, (-1, stride))
-    return torch.cat([halves[:, :-1], halves[:, 1:]], 2)
+    if pad:  # more than enough at the end: what fills no frame is left out
+        wav = F.pad(wav, (stride, 2 * stride - 1))
+    elif wav.shape[-1] < 2 * stride:
+        wav = F.pad(wav, (0, 2 * stride - wav.shape[-1]))
+    return wav.unfold(-1, 2 * stride, stride).contiguous()
 
 
 def _overlap_add(
@@ -42,11 +40,13 @@ def _overlap_add(
 ) -> Tensor:  # (..., length)
     """Add frames up again, and cut or fill to the wanted length."""
     first, second = frames.chunk(2, -1)
-    wav = (F.pad(first, (0, 0, 0, 1)) + F.pad(second, (0, 0, 1, 0))).flatten(-2)
-    wav = wav[..., first.shape[-1] :] if pad else wav
-    return F.pad(wav, (0, max(length - wav.shape[-1], 0)))[..., :length]
+    wav = (F.pad(first, (0, 0, 0, 2)) + F.pad(second, (0, 0, 1, 1))).flatten(-2)
+    start = first.shape[-1] if pad else 0
+    if torch.compiler.is_compiling():  # a cut that holds for every length
+        return wav[..., torch.arange(start, start + length, device=wav.device)]
+    return wav[..., start : start + length]
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #0bf6749b
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #92abf283
 def _filter(
     padded: Tensor,  # (batch, frame, channel), with the frames before and after that are needed
     weight: Tensor,  # (tap, channel)
@@ -55,17 +55,17 @@ def _filter(
 ) -> Tensor:  # (batch, frame - (taps - 1) * dilation, channel)
     """Equation (3) by shifting: each tap scales a copy of the frames."""
     frames, y = padded.shape[1] - (len(weight) - 1) * dilation, bias
-    for start, tap in zip(range(0, padded.shape[1], dilation), weight):
-        y = torch.addcmul(y, padded[:, start : start + frames], tap)
+    for k, tap in enumerate(weight):
+        y = torch.addcmul(y, padded[:, k * dilation : k * dilation + frames], tap)
     return y
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #3a931aa0
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #0449b6be
 def _slices(shift: int, frames: int) -> tuple[slice, slice]:
     """Where y and where x is in y[t] = x[t + shift], both inside 0 ... frames."""
     n, to, of = max(frames - abs(shift), 0), max(-shift, 0), max(shift, 0)
     return slice(to, to + n), slice(of, of + n)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #9152be17
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #f1db5acb
 class _Shifts(torch.autograd.Function):
     """y[t] = bias + sum over k of weight[k] x[t + shifts[k]], one number per channel."""
 
@@ -92,7 +92,7 @@ class _Shifts(torch.autograd.Function):
                 d_x[:, of].addcmul_(grad[:, to], tap)
         return d_x, torch.stack(d_weight), grad.sum((0, 1)), None
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #a6764e8c
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #70981d4e
 class Depthwise(nn.Module):
     """A dilated convolution that filters each channel alone."""
 
@@ -112,33 +112,33 @@ class Depthwise(nn.Module):
 
     def forward(self, x: Tensor, past: dict | None = None) -> Tensor:
         """Filter x (batch, frame, channel); `past` holds the frames before, or nothing did."""
-        first, last = self.shifts[0], self.shifts[-1]
+        before, after = -self.shifts[0], self.shifts[-1]
         if past is None and not torch.compiler.is_compiling():
             return _Shifts.apply(x, self.weight, self.bias, self.shifts)
-        padded = F.pad(x, (0, 0, -first, last))
+        if past is not None and self in past:
+            x = torch.cat([past[self], x], 1)
+        else:
+            x = F.pad(x, (0, 0, before, after))
         if past is not None:
-            if self in past:
-                padded[:, :-first] = past[self]
-            past[self] = padded[:, padded.shape[1] + first :]
-        return _filter(padded, self.weight, self.bias, self.dilation)
+            past[self] = x[:, x.shape[1] - before :]
+        return _filter(x, self.weight, self.bias, self.dilation)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #77405c46
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #c90cac13
 NORMS = ("gLN", "cLN", "frame", "BN")  # over the recording, up to now, in a frame, over the data
 
 
 def _moments(x: Tensor) -> Tensor:
     """Mean and mean square of each frame of x (batch, frame, channel): (2, batch, frame, 1)."""
-    mean = x.mean(2, keepdim=True)
-    square = torch.linalg.vector_norm(x, dim=2, keepdim=True)
-    wide = torch.float32 if x.device.type == "mps" else torch.float64
-    return torch.stack([mean.to(wide), square.to(wide).square() / x.shape[2]])
+    square = torch.linalg.vector_norm(x, dim=2, keepdim=True).square()
+    moments = torch.stack([x.sum(2, keepdim=True), square]) / x.shape[2]
+    return moments if x.device.type == "mps" else moments.double()  # which MPS lacks
 
 
 def _number(moments: Tensor) -> Tensor:
     """1, 2, 3 ... along the frames."""
     return torch.arange(1, moments.shape[-2] + 1, device=moments.device)[:, None]
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #dded3c65
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #0f640568
 def _average(moments: Tensor, norm: str) -> Tensor:
     """Moments (..., frame, 1) averaged over all frames, over those up to now, or not at all."""
     if norm == "gLN":
@@ -149,10 +149,10 @@ def _average(moments: Tensor, norm: str) -> Tensor:
 def _standard(averaged: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Mean and 1 / standard deviation from averaged moments."""
     mean, square = averaged
-    scale = (square - mean.square()).clamp(min=0).add(1e-8).rsqrt()
+    scale = torch.addcmul(square, mean, mean, value=-1).clamp(min=0).add(1e-8).rsqrt()
     return mean.to(dtype), scale.to(dtype)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #41cf380e
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #bca8be2f
 def _average_back(grad: Tensor, norm: str) -> Tensor:
     """The transpose of `_average`, which carries gradients back."""
     if norm == "cLN":
@@ -172,7 +172,7 @@ def _norm_back(grad: Tensor, x: Tensor, weight: Tensor, stats: tuple, norm: str)
     d_x = torch.addcmul(means[0] / x.shape[2], grad, scale * weight, out=product)
     return d_x.addcmul_(x, means[1] * (2 / x.shape[2])), d_weight, grad.sum((0, 1))
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #c2ea19f5
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #5af22370
 class _PReLUNorm(torch.autograd.Function):
     """PReLU and a normalisation, of which only the input is kept for the way back."""
 
@@ -194,17 +194,15 @@ class _PReLUNorm(torch.autograd.Function):
         d_x = d_y.mul_(positive.mul_(1 - slope).add_(slope))
         return d_x, d_slope.view_as(slope), d_weight, d_bias, None
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #193a0511
-def _go_on(moments: Tensor, norm: str, past: dict, key: nn.Module) -> Tensor:
-    """Averaged moments, with the frames before this block, whose sums `past[key]` keeps."""
-    if norm != "cLN":
-        return _average(moments, norm)
-    number, total = past.get(key, (0, 0))
-    number, total = number + _number(moments), total + moments.cumsum(-2)
-    past[key] = number[-1:], total[..., -1:, :]
-    return total / number
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #c2386921
+def _go_on(moments: Tensor, past: dict, key: nn.Module) -> Tensor:
+    """Averages up to each frame, those before this block included: `past[key]` is their sum."""
+    total = moments.cumsum(-2)
+    total = total + past[key] if key in past else total
+    past[key] = total[..., -1:, :]
+    return total / past["number"]
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #374bbd73
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #c124f93d
 class Norm(nn.Module):
     """A normalisation of (batch, frame, channel), after a PReLU if there is one."""
 
@@ -228,11 +226,13 @@ class Norm(nn.Module):
         if slope is not None and past is None and not torch.compiler.is_compiling():
             return _PReLUNorm.apply(x, slope, weight, bias, self.norm).to(self.weight)
         x = x if slope is None else torch.prelu(x, slope)
-        averaged = _go_on(_moments(x), self.norm, {} if past is None else past, self)
+        live = past is not None and self.norm == "cLN"
+        moments = _moments(x)
+        averaged = _go_on(moments, past, self) if live else _average(moments, self.norm)
         mean, scale = _standard(averaged, kind)
         return torch.addcmul(bias - mean * scale * weight, x, scale * weight).to(self.weight)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #f6b842ac
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #07f849c6
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation of (batch, frame, channel), after a PReLU if there is one."""
 
@@ -254,7 +254,7 @@ def _norm(channels: int, norm: str, prelu: bool = True) -> nn.Module:
     """The normalisation of that name."""
     return BatchNorm(channels, prelu) if norm == "BN" else Norm(channels, norm, prelu)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #aaef2096
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #1b39446d
 class Block(nn.Module):
     """Widen, filter each channel, narrow again into residual and skip."""
 
@@ -280,7 +280,7 @@ class Block(nn.Module):
         x = self.depthwise(self.norm1(self.expand(x), past), past)
         return self.out(self.norm2(x, past))
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #19d7291f
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #e1164fcb
 MASKS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
@@ -295,7 +295,7 @@ def _one_of(name: str, value: str, known) -> None:
     if value not in known:
         raise ValueError(f"{name} is {value!r}; use {', '.join(known)}")
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #1d300c7d
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #33411412
 class _Coder(Network):
     """Encoder and decoder around the masks that `masks_for` of a subclass gives."""
 
@@ -325,7 +325,7 @@ class _Coder(Network):
         """Negative SI-SDR (or SNR) of the estimates in their best order, dB."""
         return pit_loss(OBJECTIVES[self.objective], self(mix), src)[0]
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #7d24af1c
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #90ab8a31
 class _Masker(_Coder):
     """The temporal convolutional network: from the learned spectrogram to masks."""
 
@@ -352,7 +352,7 @@ class _Masker(_Coder):
         x = self.masks(self.prelu(total if self.skip else x))
         return MASKS[self.mask](rearrange(x, "b t (s n) -> b t s n", s=self.n_src))
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #afd6b0b4
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #3fb3bacd
 def _blocks(network, hidden, taps, blocks, repeats, norm, last_residual) -> Iterator[Block]:
     """The blocks with dilations 1, 2, 4 ..., repeated."""
     if taps < 1 or taps % 2 == 0 or blocks < 1 or repeats < 1:
@@ -364,7 +364,7 @@ def _blocks(network, hidden, taps, blocks, repeats, norm, last_residual) -> Iter
         sizes = width, hidden, residual + network.skip, taps, 2 ** (k % blocks)
         yield Block(*sizes, norm, network.causal)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #4f072196
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #2f2c68bc
 class ConvTasNet(_Masker):
     """Masks on a learned spectrogram. Defaults are the paper's best network.
 
@@ -395,9 +395,11 @@ class ConvTasNet(_Masker):
         super().__init__()
         self._set_coder(n_src, n_filters, kernel, encoder, pad, objective, sample_rate)
         self._set_masker(n_filters, bottleneck, skip, norm, mask, causal, last_residual)
-        self.blocks = nn.ModuleList(_blocks(self, hidden, taps, blocks, repeats, norm, last_residual))
+        self.blocks = nn.ModuleList(
+            _blocks(self, hidden, taps, blocks, repeats, norm, last_residual)
+        )
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #bbe5677a
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #ea1a0d55
 _OUTSIDE = {
     "asteroid": {
         "encoder": "encoder.filterbank._filters",
@@ -422,7 +424,7 @@ _BLOCK = {
     "torchaudio": ("mask_generator.conv_layers.{}.conv_layers.{}", ("res_out", "skip_out")),
 }
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #c85e0632
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #8d73550d
 def _their_names(name: str, peer: str, causal: bool) -> list[str]:
     """What a peer calls one of our parameters; two names where ours joins two of theirs."""
     if not name.startswith("blocks."):
@@ -437,7 +439,7 @@ def _their_names(name: str, peer: str, causal: bool) -> list[str]:
     inner = f"{_INSIDE.index(key)}" + (".0" if causal and part == "depthwise" else "")
     return [path.format(number, inner) + (".weight" if leaf == "slope" else f".{leaf}")]
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #d83dc936
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #88ba2ebc
 def _translated(network: ConvTasNet, state: dict[str, Tensor], peer: str) -> dict[str, Tensor]:
     """A peer's weights under our names and in our shapes.
 
@@ -460,7 +462,7 @@ def _translated(network: ConvTasNet, state: dict[str, Tensor], peer: str) -> dic
 
 ConvTasNet.peers = {peer: partial(_translated, peer=peer) for peer in _OUTSIDE}
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #03cd5e6d
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #dc7fc9bc
 _ASTEROID = {"mask": "relu", "pad": False}
 _LICENCE = "CC BY-SA 4.0"
 
@@ -484,7 +486,7 @@ ConvTasNet.published = {
     },
 }
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #2a2f3540
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #348938d5
 class _Memory:
     """What a stream has to remember from block to block."""
 
@@ -509,7 +511,7 @@ class _Memory:
         self.wave = mix.new_zeros(len(mix), stride)
         self.tail = mix.new_zeros(len(mix), self.network.n_src, 1, stride)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #08691a0e
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #1f5f4b0f
 def _advance(memory: _Memory, mix: Tensor) -> Tensor:
     """Estimates (batch, source, 1, time) of all samples that mix (batch, time) completes."""
     network, stride = memory.network, memory.network.stride
@@ -518,6 +520,8 @@ def _advance(memory: _Memory, mix: Tensor) -> Tensor:
     memory.wave = wav[:, frames * stride :]
     if not frames:
         return mix.new_zeros(len(mix), network.n_src, 1, 0)
+    number = torch.arange(memory.frames + 1, memory.frames + frames + 1, device=wav.device)
+    memory.past["number"] = number[:, None]
     spec = network.encode(_frames(wav[:, : (frames + 1) * stride], stride, False))
     est = (network.masks_for(spec, memory.past) * spec[:, :, None]) @ network.decoder
     first, second = rearrange(est, "b t s l -> b s t l").chunk(2, -1)
@@ -526,7 +530,7 @@ def _advance(memory: _Memory, mix: Tensor) -> Tensor:
     memory.frames += frames
     return wav[:, :, None, start:]
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #12eea096
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #eaff993f
 class Stream(_Memory):
     """Runs a causal `ConvTasNet` on a recording that arrives in blocks of any size.
 
