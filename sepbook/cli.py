@@ -6,7 +6,7 @@
 __all__ = ['app', 'explain', 'one_line', 'Segments', 'Stems', 'grouped', 'network_classes', 'Mixtures', 'Arranged', 'Pairs',
            'measure', 'Sounds', 'Lessons', 'Training', 'Card', 'main']
 
-# %% ../nbs/6_practice/83_cli.ipynb #9052c9cb
+# %% ../nbs/6_practice/83_cli.ipynb #a94d67c2
 import inspect
 import json
 import opcode
@@ -26,13 +26,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, get_type_hints
 
-# %% ../nbs/6_practice/83_cli.ipynb #6da56eeb
+# %% ../nbs/6_practice/83_cli.ipynb #048ca84c
 import typer
 import typer.core
 
 from . import __version__
 
-# %% ../nbs/6_practice/83_cli.ipynb #e4c76c55
+# %% ../nbs/6_practice/83_cli.ipynb #bfffd56c
 _MENDABLE = (
     ValueError,
     TypeError,
@@ -55,7 +55,7 @@ def explain(
         return text, 2
     return f"{kind}: {text}; this is a fault of sepbook, --debug shows where", 1
 
-# %% ../nbs/6_practice/83_cli.ipynb #0945dc58
+# %% ../nbs/6_practice/83_cli.ipynb #1fab9b9e
 def _on_purpose(error: Exception) -> bool:
     """Whether somebody raised an error in so many words, or the system did."""
     trace = error.__traceback__
@@ -66,7 +66,7 @@ def _on_purpose(error: Exception) -> bool:
     instruction = trace.tb_frame.f_code.co_code[trace.tb_lasti]
     return opcode.opname[instruction].startswith("RAISE")
 
-# %% ../nbs/6_practice/83_cli.ipynb #e959a5ee
+# %% ../nbs/6_practice/83_cli.ipynb #cf89cc9e
 def _special(error: Exception, kind: str) -> str | None:
     """The line for an error whose own text won't do."""
     if hasattr(error, "format_message"):  # of Typer: an unknown option, a number that is none
@@ -82,16 +82,16 @@ def _special(error: Exception, kind: str) -> str | None:
         return f"{error.filename}: {error.strerror}; check the path and its permissions"
     return None
 
-# %% ../nbs/6_practice/83_cli.ipynb #bfe3fc6c
+# %% ../nbs/6_practice/83_cli.ipynb #d900493e
 def _complain(line: str) -> None:
     """One line on stderr, from the first process only."""
     if os.environ.get("RANK", "0") == "0":
         typer.echo(f"error: {line}", err=True)
 
-# %% ../nbs/6_practice/83_cli.ipynb #7747db72
+# %% ../nbs/6_practice/83_cli.ipynb #7c901d04
 _PASS = (typer.Exit, typer.Abort, BrokenPipeError)  # no errors: Typer's own way to stop
 
-# %% ../nbs/6_practice/83_cli.ipynb #594fd1b7
+# %% ../nbs/6_practice/83_cli.ipynb #fe760fa3
 @contextmanager
 def one_line(
     debug: bool = False,  # let errors through, with Python's traceback
@@ -109,7 +109,7 @@ def one_line(
         _complain(line)
         raise typer.Exit(code) from None
 
-# %% ../nbs/6_practice/83_cli.ipynb #4c186ebb
+# %% ../nbs/6_practice/83_cli.ipynb #aaca3711
 class _Commands(typer.core.TyperGroup):
     """All commands, behind one handler."""
 
@@ -127,12 +127,12 @@ class _Commands(typer.core.TyperGroup):
         with one_line(ctx.params["debug"]):
             return super().invoke(ctx)
 
-# %% ../nbs/6_practice/83_cli.ipynb #bdba390d
+# %% ../nbs/6_practice/83_cli.ipynb #63d7eed5
 def _option(help: str, metavar: str | None = None, *names: str):
     """An option: its help, what stands for its value, and its spelling if that differs."""
     return typer.Option(*names, help=help, metavar=metavar)
 
-# %% ../nbs/6_practice/83_cli.ipynb #860b20bf
+# %% ../nbs/6_practice/83_cli.ipynb #1fd8c411
 @dataclass(frozen=True)
 class Segments:
     """How a long recording is cut up."""
@@ -140,7 +140,7 @@ class Segments:
     segment: Annotated[float | None, _option("Seconds at once; else the model's.", "S")] = None
     overlap: Annotated[float, _option("Part of a segment shared with the next.", "F")] = 0.25
 
-# %% ../nbs/6_practice/83_cli.ipynb #65bb19e8
+# %% ../nbs/6_practice/83_cli.ipynb #7d1ef814
 @dataclass(frozen=True)
 class Stems:
     """What is written, and where."""
@@ -150,7 +150,7 @@ class Stems:
     only: Annotated[str | None, _option("Only these, as vocals,drums.", "NAMES")] = None
     two_stems: Annotated[str | None, _option("This one, and all but it.", "NAME")] = None
 
-# %% ../nbs/6_practice/83_cli.ipynb #e30d85fa
+# %% ../nbs/6_practice/83_cli.ipynb #e19ffe7c
 def _spread(group: type) -> Iterator[inspect.Parameter]:
     """A parameter for each field of a dataclass."""
     hints = get_type_hints(group, include_extras=True)
@@ -158,7 +158,7 @@ def _spread(group: type) -> Iterator[inspect.Parameter]:
         hints[part.name].__metadata__[0].rich_help_panel = group.__doc__.rstrip(".")
         yield part.replace(kind=part.KEYWORD_ONLY, annotation=hints[part.name])
 
-# %% ../nbs/6_practice/83_cli.ipynb #5b7302b7
+# %% ../nbs/6_practice/83_cli.ipynb #bc76d381
 def grouped(
     command: Callable,  # a function some of whose parameters are dataclasses
 ) -> Callable:  # the same with flat keyword parameters, as Typer reads them
@@ -175,7 +175,7 @@ def grouped(
     _set_signature(run, given)
     return run
 
-# %% ../nbs/6_practice/83_cli.ipynb #c04599d6
+# %% ../nbs/6_practice/83_cli.ipynb #9fb4f765
 def _set_signature(run: Callable, given: Sequence[inspect.Parameter]) -> None:
     """Show a function's parameters flat: what Typer looks at."""
     flat = []
@@ -185,7 +185,7 @@ def _set_signature(run: Callable, given: Sequence[inspect.Parameter]) -> None:
     run.__signature__ = inspect.Signature(flat)
     run.__annotations__ = {p.name: p.annotation for p in flat}
 
-# %% ../nbs/6_practice/83_cli.ipynb #4a0db571
+# %% ../nbs/6_practice/83_cli.ipynb #adf7be80
 def _check_out(path: Path, suffixes: Sequence[str]) -> None:
     """Refuse a file that could not be written."""
     if path.suffix not in suffixes:
@@ -200,7 +200,7 @@ def _check_out(path: Path, suffixes: Sequence[str]) -> None:
             f"can't write to {path.parent} ({error.strerror}); use another --out"
         ) from None
 
-# %% ../nbs/6_practice/83_cli.ipynb #86422a58
+# %% ../nbs/6_practice/83_cli.ipynb #b58e9b11
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A file to write; it takes the place of `path` when all is well, and vanishes if not."""
@@ -211,7 +211,7 @@ def _whole(path: Path) -> Iterator[Path]:
     finally:
         part.unlink(missing_ok=True)
 
-# %% ../nbs/6_practice/83_cli.ipynb #baf4f023
+# %% ../nbs/6_practice/83_cli.ipynb #34219b7d
 @contextmanager
 def _hushed() -> Iterator[None]:
     """Silence what C libraries print on stderr; what Python prints still arrives."""
@@ -227,7 +227,7 @@ def _hushed() -> Iterator[None]:
         os.dup2(kept, 2), os.close(kept), os.close(null)
         sys.stderr = python
 
-# %% ../nbs/6_practice/83_cli.ipynb #1f01e88a
+# %% ../nbs/6_practice/83_cli.ipynb #b937e4b1
 app = typer.Typer(
     cls=_Commands,
     rich_markup_mode=None,
@@ -237,18 +237,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# %% ../nbs/6_practice/83_cli.ipynb #5515729d
+# %% ../nbs/6_practice/83_cli.ipynb #3fd6295b
 def _show_version(wanted: bool) -> None:
     """Print the version and stop."""
     if wanted:
         typer.echo(f"sepbook {__version__}")
         raise typer.Exit()
 
-# %% ../nbs/6_practice/83_cli.ipynb #ddd27c39
+# %% ../nbs/6_practice/83_cli.ipynb #c5ef0141
 _Version = typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
 _Debug = typer.Option("--debug", help="Show Python's traceback of an error.")
 
-# %% ../nbs/6_practice/83_cli.ipynb #fff05818
+# %% ../nbs/6_practice/83_cli.ipynb #f7793b8b
 @app.callback()
 def _sepbook(
     version: Annotated[bool, _Version] = False, debug: Annotated[bool, _Debug] = False
@@ -261,7 +261,7 @@ def _sepbook(
     Exit codes: 0 done, 2 bad input (a line on stderr says what), 130 interrupted.
     """
 
-# %% ../nbs/6_practice/83_cli.ipynb #0e8c8f2d
+# %% ../nbs/6_practice/83_cli.ipynb #a02bcc84
 class _Command(typer.core.TyperCommand):
     """A command whose help has its options in groups."""
 
@@ -277,13 +277,13 @@ class _Command(typer.core.TyperCommand):
             with formatter.section(title):
                 formatter.write_dl(groups[title])
 
-# %% ../nbs/6_practice/83_cli.ipynb #4ff64b45
+# %% ../nbs/6_practice/83_cli.ipynb #769cc835
 _Device = Annotated[str, _option("auto, cpu or cuda.", "NAME")]
 _Quiet = Annotated[bool, _option("No progress bar.", None, "--quiet", "-q")]
 _Json = Annotated[bool, _option("Print JSON.", None, "--json")]
 _Model = Annotated[str, _option("speech, music, another name of `sepbook models`, a file.", "NAME")]
 
-# %% ../nbs/6_practice/83_cli.ipynb #50e8516d
+# %% ../nbs/6_practice/83_cli.ipynb #10487c29
 def _device(name: str) -> str:
     """The device that a word means."""
     import torch
@@ -295,14 +295,14 @@ def _device(name: str) -> str:
         raise ValueError("--device is cuda, but no GPU is to be found; use auto or cpu")
     return "cuda" if found and name != "cpu" else "cpu"
 
-# %% ../nbs/6_practice/83_cli.ipynb #366b22a1
+# %% ../nbs/6_practice/83_cli.ipynb #89969ca3
 def _load(model: str, device: str):
     """A network by name or file."""
     from sepbook.zoo import load
 
     return load(model, device=_device(device))
 
-# %% ../nbs/6_practice/83_cli.ipynb #96325f98
+# %% ../nbs/6_practice/83_cli.ipynb #12ae76ea
 def _names(words: str | None) -> list[str]:
     """Names from a file with one a line ('#' starts a comment), or joined by commas."""
     if words is None:
@@ -317,7 +317,7 @@ def _names(words: str | None) -> list[str]:
         raise ValueError(f"{words} holds no names; write one a line")
     return [name for name in found if name]
 
-# %% ../nbs/6_practice/83_cli.ipynb #8a76e910
+# %% ../nbs/6_practice/83_cli.ipynb #8acfad49
 def _check_sources(wanted: Sequence[str], network, option: str) -> None:
     """Raise unless the network has these sources."""
     for name in wanted:
@@ -325,7 +325,7 @@ def _check_sources(wanted: Sequence[str], network, option: str) -> None:
             known = ", ".join(network.sources)
             raise ValueError(f"{option} is {name}, but the model separates {known}")
 
-# %% ../nbs/6_practice/83_cli.ipynb #0ef5cd78
+# %% ../nbs/6_practice/83_cli.ipynb #72803fb1
 def _prepare(model: str, device: str, stems: Stems):
     """The network for a call of separate; an error for options that can't be met."""
     from sepbook.separate import FORMATS
@@ -339,7 +339,7 @@ def _prepare(model: str, device: str, stems: Stems):
     _check_sources([stems.two_stems], network, "--two-stems")
     return _two_stems(network, stems.two_stems)
 
-# %% ../nbs/6_practice/83_cli.ipynb #094fa89d
+# %% ../nbs/6_practice/83_cli.ipynb #84912be0
 def _two_stems(network, name: str):
     """The network with two outputs: one of its sources, and the mixture without it."""
     import torch
@@ -354,7 +354,7 @@ def _two_stems(network, name: str):
     two.sample_rate, two.channels = network.sample_rate, network.channels
     return two
 
-# %% ../nbs/6_practice/83_cli.ipynb #d0391636
+# %% ../nbs/6_practice/83_cli.ipynb #e8371815
 def _separate_one(network, path: Path, segments: Segments, stems: Stems, progress: bool) -> dict:
     """Separate one file; the result is what --json prints."""
     from sepbook.separate import separate_file
@@ -369,7 +369,7 @@ def _separate_one(network, path: Path, segments: Segments, stems: Stems, progres
     files = {name: str(file) for name, file in files.items()}
     return {"input": str(path), "files": files, "seconds": round(time.perf_counter() - began, 2)}
 
-# %% ../nbs/6_practice/83_cli.ipynb #5cc953a1
+# %% ../nbs/6_practice/83_cli.ipynb #2e2652a1
 def _attempt(
     inputs: Sequence[Path], work: Callable[[Path], dict], debug: bool
 ) -> Iterator[tuple[dict, int]]:
@@ -386,7 +386,7 @@ def _attempt(
                 raise
             yield _failed(path, error)
 
-# %% ../nbs/6_practice/83_cli.ipynb #335b94f1
+# %% ../nbs/6_practice/83_cli.ipynb #e0e0b1af
 def _failed(path: Path, error: Exception) -> tuple[dict, int]:
     """The result and the exit code of an input that failed."""
     line, code = explain(error)
@@ -394,7 +394,7 @@ def _failed(path: Path, error: Exception) -> tuple[dict, int]:
     _complain(line)
     return {"input": str(path), "error": line}, code
 
-# %% ../nbs/6_practice/83_cli.ipynb #1c295310
+# %% ../nbs/6_practice/83_cli.ipynb #7fb883b2
 def _show(result: dict, as_json: bool) -> None:
     """Say where the stems lie."""
     if as_json:
@@ -402,13 +402,13 @@ def _show(result: dict, as_json: bool) -> None:
     for file in [] if as_json else result.get("files", {}).values():
         typer.echo(file)
 
-# %% ../nbs/6_practice/83_cli.ipynb #713b2569
+# %% ../nbs/6_practice/83_cli.ipynb #7d027b60
 _Inputs = Annotated[
     list[Path],
     typer.Argument(metavar="IN", help="Audio files, or videos with sound."),
 ]
 
-# %% ../nbs/6_practice/83_cli.ipynb #aa3df076
+# %% ../nbs/6_practice/83_cli.ipynb #9e34d727
 @app.command("separate", cls=_Command)
 @grouped
 def _separate(
@@ -435,7 +435,7 @@ def _separate(
         _show(result, as_json)
     raise typer.Exit(max(codes))
 
-# %% ../nbs/6_practice/83_cli.ipynb #9727117c
+# %% ../nbs/6_practice/83_cli.ipynb #9be64745
 def _table(rows: Sequence[dict]) -> str:
     """Rows as columns of text."""
     cells = [list(rows[0])] + [[str(value) for value in row.values()] for row in rows]
@@ -443,7 +443,7 @@ def _table(rows: Sequence[dict]) -> str:
     pad = lambda line: "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
     return "\n".join(map(pad, cells))
 
-# %% ../nbs/6_practice/83_cli.ipynb #01103c0a
+# %% ../nbs/6_practice/83_cli.ipynb #3476e3a4
 def _card_lines(card: dict, indent: str = "") -> Iterator[str]:
     """A card as lines of at most 80 characters; what is empty is left out."""
     for key, value in card.items():
@@ -456,7 +456,7 @@ def _card_lines(card: dict, indent: str = "") -> Iterator[str]:
                 f"{indent}{key}: {text}", 80, subsequent_indent=indent + "    "
             )
 
-# %% ../nbs/6_practice/83_cli.ipynb #cae2a76d
+# %% ../nbs/6_practice/83_cli.ipynb #c3b19790
 def _shipped() -> list[dict]:
     """A row for each model that ships."""
     from sepbook.zoo import available
@@ -473,7 +473,7 @@ def _shipped() -> list[dict]:
         for name, row in available().iterrows()
     ]
 
-# %% ../nbs/6_practice/83_cli.ipynb #11c34bfb
+# %% ../nbs/6_practice/83_cli.ipynb #841d1670
 def network_classes() -> dict[str, type]:  # by name in lower case
     """Every network of sepbook that can be trained."""
     import importlib
@@ -488,24 +488,24 @@ def network_classes() -> dict[str, type]:  # by name in lower case
                 found[name.lower()] = cls
     return found
 
-# %% ../nbs/6_practice/83_cli.ipynb #5db14e2f
+# %% ../nbs/6_practice/83_cli.ipynb #cc24804f
 def _buildable(cls: type) -> bool:
     """Whether a class is a network, and not only the base of some."""
     from sepbook.learner import Network
 
     return issubclass(cls, Network) and cls.__name__[0] != "_" and "__init__" in vars(cls)
 
-# %% ../nbs/6_practice/83_cli.ipynb #a0e50228
+# %% ../nbs/6_practice/83_cli.ipynb #820c14d9
 def _describe(cls: type) -> dict:
     """A row of the table of networks."""
     first = (inspect.getdoc(cls) or "").splitlines()[0]
     return {"class": cls.__name__, "what it is": textwrap.shorten(first, 60, placeholder=" ...")}
 
-# %% ../nbs/6_practice/83_cli.ipynb #ed108503
+# %% ../nbs/6_practice/83_cli.ipynb #e0d9e9db
 _Name = Annotated[str | None, typer.Argument(metavar="NAME", help="Print the card of this one.")]
 _Classes = Annotated[bool, _option("List the networks that train knows.", None, "--classes")]
 
-# %% ../nbs/6_practice/83_cli.ipynb #b3645185
+# %% ../nbs/6_practice/83_cli.ipynb #a9e22955
 @app.command("models", cls=_Command)
 def _models(name: _Name = None, classes: _Classes = False, as_json: _Json = False) -> None:
     """List the models that ship, or print the card of one."""
@@ -519,7 +519,7 @@ def _models(name: _Name = None, classes: _Classes = False, as_json: _Json = Fals
         text = _table(found) if found else "no model ships with this version; see sepbook train"
     typer.echo(json.dumps(found, ensure_ascii=False, default=str) if as_json else text)
 
-# %% ../nbs/6_practice/83_cli.ipynb #500e4fcd
+# %% ../nbs/6_practice/83_cli.ipynb #fbfa9a18
 def _open_corpus(data: str, network):
     """A folder with index.csv, kept in memory; "example" is the voices that sepbook carries."""
     from sepbook.mixtures import Corpus, example_corpus
@@ -527,12 +527,12 @@ def _open_corpus(data: str, network):
     folder = example_corpus().files.folder if data == "example" else Path(data)
     return Corpus(folder, sample_rate=network.sample_rate, channels=network.channels)
 
-# %% ../nbs/6_practice/83_cli.ipynb #a3c5c1b8
+# %% ../nbs/6_practice/83_cli.ipynb #ef5a8d13
 def _is_songs(corpus) -> bool:
     """Whether a corpus holds stems of songs, not voices."""
     return "stem" in corpus.rows[0]
 
-# %% ../nbs/6_practice/83_cli.ipynb #f4cb545b
+# %% ../nbs/6_practice/83_cli.ipynb #8fde5757
 def _keep(corpus, names: Sequence[str], option: str, but: bool = False):
     """The sounds of some speakers or songs; or all but theirs."""
     columns = [c for c in ("speaker", "song", "excerpt") if c in corpus.rows[0]]
@@ -545,7 +545,7 @@ def _keep(corpus, names: Sequence[str], option: str, but: bool = False):
         raise ValueError(f"{option} leaves no sounds; name fewer")
     return part
 
-# %% ../nbs/6_practice/83_cli.ipynb #9cb8507e
+# %% ../nbs/6_practice/83_cli.ipynb #0f7250ed
 @dataclass(frozen=True)
 class Mixtures:
     """Which mixtures are measured."""
@@ -555,14 +555,14 @@ class Mixtures:
     seed: Annotated[int, _option("Another number, other mixtures.", "N")] = 0
     levels: Annotated[float | None, _option("Range in dB; voices 5, songs 0.", "DB")] = None
 
-# %% ../nbs/6_practice/83_cli.ipynb #afc620be
+# %% ../nbs/6_practice/83_cli.ipynb #10ec11ec
 def _level_range(songs: bool, levels: float | None) -> tuple[float, float]:
     """Lowest and highest level in dB: around -26 for voices, around 0 (a gain) for songs."""
     width = levels if levels is not None else (0.0 if songs else 5.0)
     middle = 0.0 if songs else -26.0
     return middle - width / 2, middle + width / 2
 
-# %% ../nbs/6_practice/83_cli.ipynb #99e5f56f
+# %% ../nbs/6_practice/83_cli.ipynb #08dc785c
 def _mixtures(corpus, sources: Sequence[str], how: Mixtures, **more):
     """Mixtures of as many voices as a network separates, or of the stems that it names."""
     from sepbook.mixtures import MixtureDataset, preload
@@ -573,7 +573,7 @@ def _mixtures(corpus, sources: Sequence[str], how: Mixtures, **more):
     options["level_range"] = _level_range(songs, options.pop("levels"))
     return Arranged(MixtureDataset(corpus, **options), sources)
 
-# %% ../nbs/6_practice/83_cli.ipynb #fb08323f
+# %% ../nbs/6_practice/83_cli.ipynb #401e30fe
 class Arranged(Sequence):
     """Mixtures with their sources in a network's order.
 
@@ -596,14 +596,14 @@ class Arranged(Sequence):
         mix, src = self.data[i][:2]
         return mix, src if self.parts is None else _merged(src, self.parts)
 
-# %% ../nbs/6_practice/83_cli.ipynb #fbf1e041
+# %% ../nbs/6_practice/83_cli.ipynb #718a889b
 def _merged(src, parts: list[list[int]]):
     """Sums of some of the sources (source, channel, time)."""
     import torch
 
     return torch.stack([src[part].sum(0) for part in parts])
 
-# %% ../nbs/6_practice/83_cli.ipynb #ae423121
+# %% ../nbs/6_practice/83_cli.ipynb #a0e55f11
 def _parts(known: tuple[str, ...], wanted: tuple[str, ...]) -> list[list[int]] | None:
     """Which of the data's sources make up each of the network's; None: they are the same."""
     if known == wanted:
@@ -615,7 +615,7 @@ def _parts(known: tuple[str, ...], wanted: tuple[str, ...]) -> list[list[int]] |
         raise ValueError(f"the network separates {want}, but the data has {have}")
     return [[known.index(name)] if name in known else rest for name in wanted]
 
-# %% ../nbs/6_practice/83_cli.ipynb #134f489a
+# %% ../nbs/6_practice/83_cli.ipynb #1411b2fb
 class Pairs(Sequence):
     """Finished mixtures: folders mix, s1, s2 ... (or vocals, drums ...) with equal file names.
 
@@ -639,7 +639,7 @@ class Pairs(Sequence):
     def __getitem__(self, i: int) -> tuple:
         return _read_pair([p / self.names[i] for p in self.folders], self)
 
-# %% ../nbs/6_practice/83_cli.ipynb #ad3b7607
+# %% ../nbs/6_practice/83_cli.ipynb #35f0f42e
 def _pair_folders(folder: Path) -> list[Path]:
     """The folder of the mixtures, then those of the sources."""
     inside = sorted(p for p in folder.iterdir() if p.is_dir())
@@ -648,7 +648,7 @@ def _pair_folders(folder: Path) -> list[Path]:
         raise FileNotFoundError(f"{folder} has no index.csv, and no folders mix, s1, s2 ...")
     return mixed + [p for p in inside if p not in mixed]
 
-# %% ../nbs/6_practice/83_cli.ipynb #2f297d4b
+# %% ../nbs/6_practice/83_cli.ipynb #74e28433
 def _read_pair(paths: Sequence[Path], like: Pairs) -> tuple:
     """A mixture (channel, time) and its sources (source, channel, time)."""
     import torch
@@ -661,7 +661,7 @@ def _read_pair(paths: Sequence[Path], like: Pairs) -> tuple:
     mix, *src = [wav.expand(like.channels, -1) if len(wav) == 1 else wav for wav in wavs]
     return mix, torch.stack(src)
 
-# %% ../nbs/6_practice/83_cli.ipynb #cf162c16
+# %% ../nbs/6_practice/83_cli.ipynb #66b92387
 def measure(
     network: Callable,  # mix (batch, channel, time) -> est (batch, source, channel, time)
     data: Sequence,  # items (mix, src)
@@ -677,7 +677,7 @@ def measure(
     with torch.backends.cudnn.flags(allow_tf32=False):
         return summarize(evaluate(network, data, metrics, device=device, progress=progress))
 
-# %% ../nbs/6_practice/83_cli.ipynb #0bc23aa0
+# %% ../nbs/6_practice/83_cli.ipynb #a218c9dd
 def _headline(summary) -> dict:
     """The figures over all sources, as a card stores them."""
     found = {}
@@ -685,7 +685,7 @@ def _headline(summary) -> dict:
         found |= {row.metric: row.mean, f"{row.metric}_ci": row.ci, "items": row.items}
     return {name: round(float(v), 4) if v == v else None for name, v in found.items()}
 
-# %% ../nbs/6_practice/83_cli.ipynb #b78be9a7
+# %% ../nbs/6_practice/83_cli.ipynb #dcb6cd0c
 def _print_summary(summary) -> None:
     """Mean, confidence interval and median by source and metric."""
     shown = summary.rename(columns={"ci": "95 %"})
@@ -693,14 +693,14 @@ def _print_summary(summary) -> None:
         shown[column] = shown[column].map(form.format)
     typer.echo(_table(shown.to_dict("records")))
 
-# %% ../nbs/6_practice/83_cli.ipynb #63f0b874
+# %% ../nbs/6_practice/83_cli.ipynb #f3bdb76b
 def _write_table(summary, out: Path) -> None:
     """The table as JSON or CSV."""
     text = summary.to_csv(index=False) if out.suffix == ".csv" else None
     with _whole(out) as part:
         part.write_text(text or summary.to_json(orient="records", indent=1), encoding="utf-8")
 
-# %% ../nbs/6_practice/83_cli.ipynb #652cfc83
+# %% ../nbs/6_practice/83_cli.ipynb #bee04e67
 @dataclass(frozen=True)
 class Sounds:
     """What it is measured on."""
@@ -709,7 +709,7 @@ class Sounds:
     speakers: Annotated[str | None, _option("Only these: a file, or a,b,c.", "NAMES")] = None
     songs: Annotated[str | None, _option("Only these, likewise.", "NAMES")] = None
 
-# %% ../nbs/6_practice/83_cli.ipynb #1997e0de
+# %% ../nbs/6_practice/83_cli.ipynb #81e61be7
 def _fixed(sounds: Sounds, network, how: Mixtures):
     """The fixed mixtures that a network is measured on."""
     folder = Path(sounds.data)
@@ -721,13 +721,13 @@ def _fixed(sounds: Sounds, network, how: Mixtures):
             corpus = _keep(corpus, names, f"--{option}")
     return _mixtures(corpus, network.sources, how)
 
-# %% ../nbs/6_practice/83_cli.ipynb #6f0b98f2
+# %% ../nbs/6_practice/83_cli.ipynb #7368b715
 def _fixed_pairs(folder: Path, network):
     """Finished mixtures in the network's order."""
     pairs = Pairs(folder, network.sample_rate, network.channels)
     return pairs if pairs.sources == network.sources else Arranged(pairs, network.sources)
 
-# %% ../nbs/6_practice/83_cli.ipynb #1d1d751c
+# %% ../nbs/6_practice/83_cli.ipynb #53c7f913
 def _as_card(card: dict, sounds: Sounds) -> tuple[Sounds, Mixtures]:
     """The sounds and the mixtures that the figures on a card come from."""
     stored = card.get("evaluation")
@@ -736,7 +736,7 @@ def _as_card(card: dict, sounds: Sounds) -> tuple[Sounds, Mixtures]:
     whose = {"songs" if stored["songs"] else "speakers": ",".join(stored["names"])}
     return replace(sounds, **whose), Mixtures(**{f.name: stored[f.name] for f in fields(Mixtures)})
 
-# %% ../nbs/6_practice/83_cli.ipynb #fc43696b
+# %% ../nbs/6_practice/83_cli.ipynb #901f5df3
 def _compare(summary, card: dict) -> None:
     """Show both figures; raise if they differ by more than 0.01 dB."""
     now, then = _headline(summary), card.get("scores") or {}
@@ -745,12 +745,12 @@ def _compare(summary, card: dict) -> None:
         if abs(now[name] - then[name]) > 0.01:
             raise ValueError(f"{name} is not that on the card; is --data what it was measured on?")
 
-# %% ../nbs/6_practice/83_cli.ipynb #323e413e
+# %% ../nbs/6_practice/83_cli.ipynb #1945733f
 _Metrics = Annotated[str, _option("Names joined by commas, as si_sdr,sdr,stoi.", "NAMES")]
 _AsCard = Annotated[bool, _option("Measure as for the card, and compare.", None, "--as-card")]
 _TableFile = Annotated[Path | None, _option("Write the table, as .json or .csv.", "FILE")]
 
-# %% ../nbs/6_practice/83_cli.ipynb #2fc80683
+# %% ../nbs/6_practice/83_cli.ipynb #60fe8ab3
 @app.command("evaluate", cls=_Command)
 @grouped
 def _evaluate(
@@ -779,7 +779,7 @@ def _evaluate(
     _ = out and _write_table(summary, out)
     _ = as_card and _compare(summary, network.card)
 
-# %% ../nbs/6_practice/83_cli.ipynb #dc615217
+# %% ../nbs/6_practice/83_cli.ipynb #4a80452d
 @dataclass(frozen=True)
 class Lessons:
     """What it is trained on."""
@@ -795,7 +795,7 @@ class Lessons:
     levels: Annotated[float | None, _option("Range in dB; voices 5, songs 0.", "DB")] = None
     remix: Annotated[float, _option("Part of items with stems of several songs.", "F")] = 0.0
 
-# %% ../nbs/6_practice/83_cli.ipynb #f1525dc2
+# %% ../nbs/6_practice/83_cli.ipynb #c75bcb8f
 @dataclass(frozen=True)
 class Training:
     """How it is trained."""
@@ -816,7 +816,7 @@ class Training:
     workers: Annotated[int, _option("Processes that mix.", "N")] = 0
     seed: Annotated[int, _option("Of weights, order and mixtures.", "N")] = 0
 
-# %% ../nbs/6_practice/83_cli.ipynb #01ec626d
+# %% ../nbs/6_practice/83_cli.ipynb #f3c75f39
 @dataclass(frozen=True)
 class Card:
     """What the card says besides."""
@@ -826,7 +826,7 @@ class Card:
     attribution: Annotated[str | None, _option("Whom the data is owed to.", "TEXT")] = None
     dtype: Annotated[str | None, _option("Store as float16 or bfloat16.", "NAME")] = None
 
-# %% ../nbs/6_practice/83_cli.ipynb #c9fe0979
+# %% ../nbs/6_practice/83_cli.ipynb #6750da2d
 def _value(text: str):
     """What a word on the command line means."""
     words = {"true": True, "false": False, "none": None}
@@ -839,7 +839,7 @@ def _value(text: str):
             return kind(text)
     return text
 
-# %% ../nbs/6_practice/83_cli.ipynb #6578a745
+# %% ../nbs/6_practice/83_cli.ipynb #979318b9
 def _arguments(cls: type) -> dict[str, inspect.Parameter]:
     """The named arguments of a class, those that it hands on to its base included."""
     found: dict[str, inspect.Parameter] = {}
@@ -852,7 +852,7 @@ def _arguments(cls: type) -> dict[str, inspect.Parameter]:
             break
     return found
 
-# %% ../nbs/6_practice/83_cli.ipynb #e9b907c1
+# %% ../nbs/6_practice/83_cli.ipynb #c701be59
 def _settings(cls: type, pairs: Sequence[str]) -> dict:
     """The arguments that --set gives, checked."""
     known, found = _arguments(cls), {}
@@ -864,7 +864,7 @@ def _settings(cls: type, pairs: Sequence[str]) -> dict:
         found[name] = _fitted(pair, _value(text), known[name].default)
     return found
 
-# %% ../nbs/6_practice/83_cli.ipynb #8963c3a5
+# %% ../nbs/6_practice/83_cli.ipynb #0684bf6d
 def _fitted(pair: str, value, usual):
     """A value, made or found to be of the kind of the default."""
     if isinstance(usual, tuple | list) and not isinstance(value, tuple):
@@ -875,7 +875,7 @@ def _fitted(pair: str, value, usual):
         raise ValueError(f"--set {pair}: the value must be a word, as {usual}")
     return value
 
-# %% ../nbs/6_practice/83_cli.ipynb #0fde193e
+# %% ../nbs/6_practice/83_cli.ipynb #a62e7dcc
 def _find_class(name: str | None) -> type:
     """A network's class by its name, in capitals or not."""
     known = network_classes()
@@ -884,7 +884,7 @@ def _find_class(name: str | None) -> type:
     names = ", ".join(sorted(cls.__name__ for cls in known.values()))
     raise ValueError(f"--model is {name}, but there are the networks {names}")
 
-# %% ../nbs/6_practice/83_cli.ipynb #b266beba
+# %% ../nbs/6_practice/83_cli.ipynb #5656b5bc
 def _new_network(name: str | None, pairs: Sequence[str], init: str | None, data: str, seed: int):
     """The network to train: from a file, or built from its class and --set."""
     from sepbook.learner import seed_all
@@ -900,7 +900,7 @@ def _new_network(name: str | None, pairs: Sequence[str], init: str | None, data:
     seed_all(seed)
     return cls(**settings)
 
-# %% ../nbs/6_practice/83_cli.ipynb #63076b1e
+# %% ../nbs/6_practice/83_cli.ipynb #74ca748a
 def _stems_of(data: str) -> tuple[str, ...]:
     """The stems in a folder of songs; none for voices."""
     from sepbook.mixtures import MUSDB_SOURCES, _read_index
@@ -909,7 +909,7 @@ def _stems_of(data: str) -> tuple[str, ...]:
     names = {row["stem"] for row in rows if "stem" in row}
     return tuple(sorted(names, key=lambda name: ((*MUSDB_SOURCES, name).index(name), name)))
 
-# %% ../nbs/6_practice/83_cli.ipynb #e016b917
+# %% ../nbs/6_practice/83_cli.ipynb #8e9e1eeb
 def _held_out(corpus, lessons: Lessons, n_src: int, seed: int) -> list[str]:
     """The speakers or songs to validate on."""
     from sepbook.mixtures import split
@@ -921,7 +921,7 @@ def _held_out(corpus, lessons: Lessons, n_src: int, seed: int) -> list[str]:
     share = max(0.1, (1 if _is_songs(corpus) else n_src) / len(groups))
     return sorted({row[by] for row in split(corpus, share, by, seed)[1].rows})
 
-# %% ../nbs/6_practice/83_cli.ipynb #3e25f031
+# %% ../nbs/6_practice/83_cli.ipynb #a58abecd
 def _data_sets(network, lessons: Lessons, seed: int) -> tuple:
     """Mixtures to train on and to validate on; who was kept apart; and the numbers of the latter."""
     corpus, option = _open_corpus(lessons.data, network), "--valid-speakers or --valid-songs"
@@ -935,7 +935,7 @@ def _data_sets(network, lessons: Lessons, seed: int) -> tuple:
     sources = network.sources
     return _mixtures(train, sources, how, **more), _mixtures(valid, sources, test), held, test
 
-# %% ../nbs/6_practice/83_cli.ipynb #7f650ac5
+# %% ../nbs/6_practice/83_cli.ipynb #edf75327
 def _learner(network, train, valid, how: Training, device: str):
     """A learner with the options of the command line."""
     from accelerate import Accelerator
@@ -946,14 +946,14 @@ def _learner(network, train, valid, how: Training, device: str):
     alone = Accelerator(cpu=True) if _device(device) == "cpu" else None
     return Learner(network, train, valid, **options, accelerator=alone)
 
-# %% ../nbs/6_practice/83_cli.ipynb #d6eb8344
+# %% ../nbs/6_practice/83_cli.ipynb #625d62be
 def _nameless(word: str) -> str:
     """A word of a command line without the folders of this machine."""
     option, sign, value = word.rpartition("=")
     local = value and (os.path.isabs(value) or (os.sep in value and os.path.exists(value)))
     return option + sign + Path(value).name if local else word
 
-# %% ../nbs/6_practice/83_cli.ipynb #65493bb5
+# %% ../nbs/6_practice/83_cli.ipynb #f5fb80ef
 def _story(learner, lessons: Lessons, card: Card, words: Sequence[str]) -> dict:
     """What the card tells."""
     corpus, name = learner.train.data.corpus, card.data_name or Path(lessons.data).name
@@ -963,7 +963,7 @@ def _story(learner, lessons: Lessons, card: Card, words: Sequence[str]) -> dict:
     told |= {"command": shlex.join(["sepbook", *map(_nameless, words)])}
     return learner.card() | told
 
-# %% ../nbs/6_practice/83_cli.ipynb #6c92e9df
+# %% ../nbs/6_practice/83_cli.ipynb #a9733374
 def _finish(learner, out: Path, story: dict, test: dict, dtype: str | None):
     """Save the best weights, measure the file, and write the figures on its card."""
     from sepbook.zoo import load, save
@@ -976,13 +976,13 @@ def _finish(learner, out: Path, story: dict, test: dict, dtype: str | None):
     save(best, out, story | {"scores": scores, "evaluation": test}, dtype)
     return summary
 
-# %% ../nbs/6_practice/83_cli.ipynb #0c0e0f82
+# %% ../nbs/6_practice/83_cli.ipynb #a026ef32
 _Out = Annotated[Path, _option("Where the network goes.", "FILE.safetensors")]
 _Class = Annotated[str | None, _option("One of `sepbook models --classes`.", "CLASS")]
 _Set = Annotated[list[str], _option("An argument of the class; may be repeated.", "A=X", "--set")]
 _Init = Annotated[str | None, _option("Start from this model instead.", "NAME")]
 
-# %% ../nbs/6_practice/83_cli.ipynb #88eaae19
+# %% ../nbs/6_practice/83_cli.ipynb #1f47f1ba
 @app.command("train", cls=_Command)
 @grouped
 def _train(
@@ -1013,7 +1013,7 @@ def _train(
         _print_summary(_finish(learner, out, story, test, card.dtype))
         typer.echo(out)
 
-# %% ../nbs/6_practice/83_cli.ipynb #86195cb3
+# %% ../nbs/6_practice/83_cli.ipynb #6e765da3
 def main() -> None:
     """The command `sepbook`."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -1021,6 +1021,6 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")
     app(prog_name="sepbook")
 
-# %% ../nbs/6_practice/83_cli.ipynb #bf5a0e8b
+# %% ../nbs/6_practice/83_cli.ipynb #a647a538
 if __name__ == "__main__" and "__file__" in globals():  # python -m sepbook.cli, not this page
     main()
