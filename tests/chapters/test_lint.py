@@ -72,6 +72,18 @@ def test_sections_in_order(path):
 
 
 @every_chapter
+def test_networks_are_trained_for_real(path):
+    """A chapter that builds a network trains it, right after showing that it works."""
+    headings = Notebook(path).headings
+    real = "train it for real"
+    if path.parent.name[0] in "345":
+        assert real in headings
+    if real in headings:
+        assert headings.index("does it work?") < headings.index(real)
+        assert headings.index(real) < headings.index("listen and compare")
+
+
+@every_chapter
 def test_length_of_the_text(path):
     """800 to 2,500 words, not counting formulas, tables, exercises and the reading list."""
     text = Notebook(path).text.split("\n## Exercises")[0]
