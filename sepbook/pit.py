@@ -6,7 +6,7 @@
 __all__ = ['TARGETS', 'ACTIVATIONS', 'pairwise_mse', 'pairwise_l1', 'all_pairs', 'pairwise_neg_si_sdr', 'pairwise_neg_snr',
            'assign', 'pit_loss', 'reorder', 'spectral_target', 'MaskRNN', 'UPIT']
 
-# %% ../nbs/3_masking/23_pit.ipynb #1100eb37
+# %% ../nbs/3_masking/23_pit.ipynb #f142e7b6
 import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -21,7 +21,7 @@ from .learner import Network
 from .metrics import QUIETEST_SCALE, SILENCE
 from .stft import STFT
 
-# %% ../nbs/3_masking/23_pit.ipynb #0f8f9fa0
+# %% ../nbs/3_masking/23_pit.ipynb #e62a3b0b
 def _flat(est: Tensor, src: Tensor) -> tuple[Tensor, Tensor]:
     """`est` and `src` as (batch, source, everything else), in at least single precision."""
     if (
@@ -36,7 +36,7 @@ def _flat(est: Tensor, src: Tensor) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(torch.promote_types(est.dtype, src.dtype), torch.float32)
     return est.flatten(2).to(dtype), src.flatten(2).to(dtype)
 
-# %% ../nbs/3_masking/23_pit.ipynb #57064cb5
+# %% ../nbs/3_masking/23_pit.ipynb #a0ff933d
 def _products(est: Tensor, src: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Energies of est (b, i, 1), of src (b, 1, j), of the sum of src (b, 1, 1); est * src (b, i, j).
 
@@ -50,7 +50,7 @@ def _products(est: Tensor, src: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
     energy = lambda wav: wav.square().sum(-1)
     return energy(est)[:, :, None], energy(src)[:, None], energy(src.sum(1))[:, None, None], inner
 
-# %% ../nbs/3_masking/23_pit.ipynb #3d1e12aa
+# %% ../nbs/3_masking/23_pit.ipynb #d3d3db50
 def pairwise_mse(
     est: Tensor,  # estimates (batch, estimate, ...), waves or magnitudes
     src: Tensor,  # true sources (batch, source, ...)
@@ -63,7 +63,7 @@ def pairwise_mse(
     cost = (own - 2 * inner + energy).clamp(min=0) / est[0, 0].numel()
     return cost.to(torch.promote_types(est.dtype, src.dtype))
 
-# %% ../nbs/3_masking/23_pit.ipynb #fd37ec84
+# %% ../nbs/3_masking/23_pit.ipynb #8ac32d5b
 def pairwise_l1(
     est: Tensor,  # estimates (batch, estimate, ...), waves or magnitudes
     src: Tensor,  # true sources (batch, source, ...)
@@ -75,7 +75,7 @@ def pairwise_l1(
     est, src = _flat(est, src)
     return torch.cdist(est, src, p=1.0) / est.shape[-1]
 
-# %% ../nbs/3_masking/23_pit.ipynb #d8da9880
+# %% ../nbs/3_masking/23_pit.ipynb #8439714b
 def all_pairs(
     measure: Callable[[Tensor, Tensor], Tensor],  # (est, src), both (pair, ...) -> costs (pair,)
 ) -> Callable[[Tensor, Tensor], Tensor]:  # for `pit_loss`
@@ -90,7 +90,7 @@ def all_pairs(
 
     return pairwise
 
-# %% ../nbs/3_masking/23_pit.ipynb #44124393
+# %% ../nbs/3_masking/23_pit.ipynb #89c71bce
 def _cost_db(
     est: Tensor, src: Tensor, scale_invariant: bool, ceiling_db: float, silent_db: float
 ) -> Tensor:
@@ -110,7 +110,7 @@ def _cost_db(
     )
     return (10 * (unwanted.log10() - wanted.log10())).to(torch.promote_types(est.dtype, src.dtype))
 
-# %% ../nbs/3_masking/23_pit.ipynb #b0ab9f26
+# %% ../nbs/3_masking/23_pit.ipynb #e9504de3
 def pairwise_neg_si_sdr(
     est: Tensor,  # estimates (batch, estimate, channel, time)
     src: Tensor,  # true sources (batch, source, channel, time)
@@ -126,7 +126,7 @@ def pairwise_neg_si_sdr(
     """
     return _cost_db(est, src, True, ceiling_db, silent_db)
 
-# %% ../nbs/3_masking/23_pit.ipynb #1a1ca021
+# %% ../nbs/3_masking/23_pit.ipynb #be66aeae
 def pairwise_neg_snr(
     est: Tensor,  # estimates (batch, estimate, channel, time)
     src: Tensor,  # true sources (batch, source, channel, time)
@@ -140,21 +140,21 @@ def pairwise_neg_snr(
     """
     return _cost_db(est, src, False, ceiling_db, silent_db)
 
-# %% ../nbs/3_masking/23_pit.ipynb #2409cae3
+# %% ../nbs/3_masking/23_pit.ipynb #5bd5edb3
 @lru_cache(maxsize=8)
 def _orders(n_est: int, n_src: int) -> Tensor:
     """All ways to choose one of `n_est` estimates for each of `n_src` sources: (order, source)."""
     every = chain.from_iterable(permutations(range(n_est), n_src))
     return torch.from_numpy(np.fromiter(every, np.int64)).view(-1, n_src)
 
-# %% ../nbs/3_masking/23_pit.ipynb #aa36992f
+# %% ../nbs/3_masking/23_pit.ipynb #5140bcb4
 def _brute(costs: Tensor) -> Tensor:
     """The best permutation (batch, source) by trying all of them at once."""
     orders = _orders(*costs.shape[1:]).to(costs.device)
-    totals = sum(costs[:, order, j] for j, order in enumerate(orders.T))
+    totals = sum(cost.index_select(1, order) for cost, order in zip(costs.unbind(2), orders.T))
     return orders[totals.argmin(1)]
 
-# %% ../nbs/3_masking/23_pit.ipynb #9123c994
+# %% ../nbs/3_masking/23_pit.ipynb #4fff3467
 def _hungarian(costs: Tensor) -> Tensor:
     """The best permutation (batch, source) by SciPy's solver, after one transfer to the CPU."""
     from scipy.optimize import linear_sum_assignment
@@ -163,13 +163,13 @@ def _hungarian(costs: Tensor) -> Tensor:
     found = [linear_sum_assignment(table)[1] for table in tables]
     return torch.from_numpy(np.stack(found)).to(costs.device)
 
-# %% ../nbs/3_masking/23_pit.ipynb #ebba25a8
+# %% ../nbs/3_masking/23_pit.ipynb #b2294ded
 def _one_of(name: str, value: str, known: Iterable[str]) -> None:
     """Raise ValueError unless `value` is among the known ones."""
     if value not in known:
         raise ValueError(f"{name} is {value!r}; use {', '.join(known)}")
 
-# %% ../nbs/3_masking/23_pit.ipynb #8a365bfb
+# %% ../nbs/3_masking/23_pit.ipynb #23e203df
 def _check_costs(costs: Tensor, method: str) -> None:
     """Raise a one-line ValueError unless `assign` can work with `costs`."""
     shape = tuple(costs.shape)
@@ -184,7 +184,7 @@ def _check_costs(costs: Tensor, method: str) -> None:
     if not torch.isfinite(costs).all():
         raise ValueError("costs hold NaN or infinity; look for them in est and src")
 
-# %% ../nbs/3_masking/23_pit.ipynb #e1de7a5b
+# %% ../nbs/3_masking/23_pit.ipynb #ffea8a21
 def assign(
     costs: Tensor,  # (batch, estimate, source); no fewer estimates than sources
     method: str = "auto",  # "brute", "hungarian"; "auto": brute force up to 3 estimates
@@ -201,7 +201,7 @@ def assign(
     brute = method == "brute" or (method == "auto" and costs.shape[1] <= 3)
     return (_brute if brute else _hungarian)(costs)
 
-# %% ../nbs/3_masking/23_pit.ipynb #26b1cce4
+# %% ../nbs/3_masking/23_pit.ipynb #3160ef42
 def pit_loss(
     pairwise: Callable[[Tensor, Tensor], Tensor],  # (est, src) -> costs (batch, estimate, source)
     est: Tensor,  # estimates (batch, source, ...), in any order
@@ -226,7 +226,7 @@ def pit_loss(
     chosen = costs.gather(1, permutation[:, None]).squeeze(1).mean(1)
     return (chosen.mean() if reduction == "mean" else chosen), permutation
 
-# %% ../nbs/3_masking/23_pit.ipynb #d1bc213f
+# %% ../nbs/3_masking/23_pit.ipynb #940a4db7
 def reorder(
     est: Tensor,  # estimates (batch, estimate, ...)
     permutation: Tensor,  # (batch, source), from `pit_loss` or `assign`
@@ -234,7 +234,7 @@ def reorder(
     """Put the estimates into the order of the sources."""
     return est[torch.arange(len(est), device=est.device)[:, None], permutation]
 
-# %% ../nbs/3_masking/23_pit.ipynb #b41f65f2
+# %% ../nbs/3_masking/23_pit.ipynb #5bc46d55
 TARGETS = ("am", "psm", "npsm")
 
 
@@ -254,7 +254,7 @@ def spectral_target(
     part = (src * mix.sgn().conj().unsqueeze(1)).real
     return part.clamp(min=0) if target == "npsm" else part
 
-# %% ../nbs/3_masking/23_pit.ipynb #e14647b1
+# %% ../nbs/3_masking/23_pit.ipynb #4e82ed69
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda x: x.softmax(1),
     "sigmoid": torch.sigmoid,
@@ -262,7 +262,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }  # of the masks (batch, source, ...): softmax shares each bin out among the sources
 
-# %% ../nbs/3_masking/23_pit.ipynb #cb0d1ba3
+# %% ../nbs/3_masking/23_pit.ipynb #3d7f57bb
 def _normalise(spec: Tensor) -> tuple[Tensor, Tensor]:
     """Magnitudes of mean square 1, and what they were divided by; silence stays silence."""
     mag = spec.abs()
@@ -270,7 +270,7 @@ def _normalise(spec: Tensor) -> tuple[Tensor, Tensor]:
     level = level.clamp(min=math.sqrt(SILENCE))
     return mag / level, level
 
-# %% ../nbs/3_masking/23_pit.ipynb #89cf5d50
+# %% ../nbs/3_masking/23_pit.ipynb #f584b937
 class MaskRNN(nn.Module):
     """From magnitudes (batch, 1, frequency, frame) to masks (batch, source, 1, frequency, frame)."""
 
@@ -296,7 +296,7 @@ class MaskRNN(nn.Module):
         out = self.out(self.rnn(0.5 * features + 1)[0])
         return self.activate(rearrange(out, "b t (s f) -> b s 1 f t", s=self.n_src))
 
-# %% ../nbs/3_masking/23_pit.ipynb #fda30e87
+# %% ../nbs/3_masking/23_pit.ipynb #cfb15582
 class _MaskingNetwork(Network):
     """A network with an STFT, masks, and a target for the masked magnitudes."""
 
@@ -317,7 +317,7 @@ class _MaskingNetwork(Network):
         """Mean squared error of the magnitudes, in the best order for each whole utterance."""
         return pit_loss(pairwise_mse, *self.spectra(mix, src))[0]
 
-# %% ../nbs/3_masking/23_pit.ipynb #f53cef44
+# %% ../nbs/3_masking/23_pit.ipynb #47571c8a
 class UPIT(_MaskingNetwork):
     """Masks from a (B)LSTM, trained with utterance-level permutation-invariant training.
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_zeros', 'check_correlation', 'check_frame_pit', 'check_mixit']
 
-# %% ../../nbs/solutions/23_pit.ipynb #1dd3da77
+# %% ../../nbs/solutions/23_pit.ipynb #2d53592d
 from collections.abc import Callable
 from itertools import permutations, product
 
@@ -16,13 +16,13 @@ from torch import Tensor
 from .core import checker, close, expect
 from ..pit import assign, pairwise_mse, pit_loss
 
-# %% ../../nbs/solutions/23_pit.ipynb #a3ec0ac2
+# %% ../../nbs/solutions/23_pit.ipynb #72ae73d1
 def _random(*shape: int, seed: int = 0) -> Tensor:
     """Seeded normal numbers in double precision."""
     draw = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=draw, dtype=torch.float64)
 
-# %% ../../nbs/solutions/23_pit.ipynb #76462b82
+# %% ../../nbs/solutions/23_pit.ipynb #f70a4ee8
 @checker("23.2", 2, 20, "Every permutation takes exactly one entry from each row.")
 def check_zeros(answer: Callable[[Tensor], Tensor]) -> None:
     """Take costs (row, column); return them less the minima of the rows, then of the columns."""
@@ -41,7 +41,7 @@ def check_zeros(answer: Callable[[Tensor], Tensor]) -> None:
         shift = torch.tensor(totals[0]) - torch.tensor(totals[1])
         expect(close(shift, shift[:1].expand_as(shift)), "The totals did not all fall alike.")
 
-# %% ../../nbs/solutions/23_pit.ipynb #fb78bff0
+# %% ../../nbs/solutions/23_pit.ipynb #9bbe793e
 @checker("23.3", 2, 15, "One einsum, and the energies.")
 def check_correlation(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Take (est, src); return 1 - |cosine| of all pairs (batch, estimate, source)."""
@@ -58,7 +58,7 @@ def check_correlation(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
         expect(close(got[0, i, j : j + 1], want, 1e-5), f"Estimate {i}, source {j}: wrong cost.")
     expect(close(answer(-2 * est, src), got, 1e-5), "Sign and level should not matter.")
 
-# %% ../../nbs/solutions/23_pit.ipynb #42f545a5
+# %% ../../nbs/solutions/23_pit.ipynb #22b8e8f3
 @checker("23.4", 3, 20, "Fold, call pit_loss, unfold.")
 def check_frame_pit(answer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
     """Take est, src (batch, source, frequency, frame); return loss, permutation (b, frame, source)."""
@@ -73,7 +73,7 @@ def check_frame_pit(answer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -
         total += costs[0, best, range(3)].mean() / 14
     expect(close(loss, total), f"The loss is {loss:.4f}, but should be {total:.4f}.")
 
-# %% ../../nbs/solutions/23_pit.ipynb #7c9db3ea
+# %% ../../nbs/solutions/23_pit.ipynb #72f73590
 @checker(
     "23.5", 4, 40, "Write the choices as a tensor of ones and zeros, and the sums as an einsum."
 )
