@@ -6,14 +6,14 @@
 __all__ = ['STRANGER', 'SHARED', 'SEGMENT', 'FORMATS', 'BYTES', 'triangle', 'OverlapAdd', 'cut', 'signature', 'alike', 'Follower',
            'separate_blocks', 'separate', 'Recording', 'separate_file']
 
-# %% ../nbs/6_practice/80_separate.ipynb #cf6ac294
+# %% ../nbs/6_practice/80_separate.ipynb #a5c7bffc
 import math
 import os
 import re
 import shutil
 import subprocess
 
-# %% ../nbs/6_practice/80_separate.ipynb #1b68b66e
+# %% ../nbs/6_practice/80_separate.ipynb #4ccb3855
 import tempfile
 import time
 import warnings
@@ -22,7 +22,7 @@ from contextlib import closing, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
-# %% ../nbs/6_practice/80_separate.ipynb #ecd0e212
+# %% ../nbs/6_practice/80_separate.ipynb #868411c1
 import numpy as np
 import soundfile as sf
 import soxr
@@ -30,10 +30,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-# %% ../nbs/6_practice/80_separate.ipynb #c5a3f86a
+# %% ../nbs/6_practice/80_separate.ipynb #825b8fdf
 from .sound import _audio_stream, _check_rate, check_wave, load
 
-# %% ../nbs/6_practice/80_separate.ipynb #239f84be
+# %% ../nbs/6_practice/80_separate.ipynb #7ef98a6f
 def triangle(
     length: int,  # samples
 ) -> Tensor:  # weights (time,), float64, all positive
@@ -41,7 +41,7 @@ def triangle(
     up = torch.arange(1, length + 1, dtype=torch.float64)
     return torch.minimum(up, up.flip(0))
 
-# %% ../nbs/6_practice/80_separate.ipynb #c4326052
+# %% ../nbs/6_practice/80_separate.ipynb #730f2651
 class OverlapAdd:
     """Join segments that overlap: every sample is the weighted mean of all that cover it."""
 
@@ -56,7 +56,7 @@ class OverlapAdd:
         """Take in a segment (..., time); return the samples that no later one can change."""
         return _overlap_add(self, est, start)
 
-# %% ../nbs/6_practice/80_separate.ipynb #b1678f70
+# %% ../nbs/6_practice/80_separate.ipynb #9186cab1
 def _overlap_add(self: OverlapAdd, est: Tensor, start: int) -> Tensor:
     """Equation (2), where the segment and the tail overlap."""
     tail, done = est[..., :0] if self.tail is None else self.tail, start - self.start
@@ -69,7 +69,7 @@ def _overlap_add(self: OverlapAdd, est: Tensor, start: int) -> Tensor:
     self.start = start
     return out
 
-# %% ../nbs/6_practice/80_separate.ipynb #26df1cc7
+# %% ../nbs/6_practice/80_separate.ipynb #6bb5bf8c
 def cut(
     blocks: Iterable[Tensor],  # audio as it comes, each block (channel, any time)
     length: int | float,  # samples in a segment; infinity for a single one
@@ -88,7 +88,7 @@ def cut(
             start += hop
     yield from _last(held, begin, length, first=start == 0)
 
-# %% ../nbs/6_practice/80_separate.ipynb #acf850f8
+# %% ../nbs/6_practice/80_separate.ipynb #72b61c64
 def _last(held: list[Tensor], begin: int, length: int | float, first: bool) -> Iterator:
     """The segment that ends where the stream ends, unless there was one."""
     rest = torch.cat(held, -1) if held else torch.zeros(1, 0)
@@ -97,7 +97,7 @@ def _last(held: list[Tensor], begin: int, length: int | float, first: bool) -> I
         back = max(0, time - length)
         yield begin + back, rest[..., back:]
 
-# %% ../nbs/6_practice/80_separate.ipynb #3e3fba7b
+# %% ../nbs/6_practice/80_separate.ipynb #649efcb1
 def signature(
     wav: Tensor,  # audio (source, channel, time)
     sample_rate: int,  # Hz
@@ -109,7 +109,7 @@ def signature(
     band = torch.bucketize(torch.arange(power.shape[1]) * sample_rate / n_fft, edges)
     return power.new_zeros(len(power), bands + 2).index_add(1, band, power)[:, 1:-1]
 
-# %% ../nbs/6_practice/80_separate.ipynb #1a19f326
+# %% ../nbs/6_practice/80_separate.ipynb #005077ce
 def _spectrum(wav: Tensor, n_fft: int) -> Tensor:
     """Energy (source, frequency) over all time, float64."""
     wave = nn.functional.pad(wav, (0, max(0, n_fft - wav.shape[-1])))
@@ -117,17 +117,17 @@ def _spectrum(wav: Tensor, n_fft: int) -> Tensor:
     spec = torch.stft(wave, n_fft, n_fft // 2, **how, return_complex=True)
     return spec.abs().double().square().sum(-1)
 
-# %% ../nbs/6_practice/80_separate.ipynb #35314b89
+# %% ../nbs/6_practice/80_separate.ipynb #a000d680
 def _log_shape(energy: Tensor) -> Tensor:
     """Log spectra (source, band) with mean zero, dB; nothing is lower than -50 dB."""
     level = energy / energy.sum(1, keepdim=True).clamp(min=1e-20)
     level = 10 * (level + 1e-5).log10()
     return level - level.mean(1, keepdim=True)
 
-# %% ../nbs/6_practice/80_separate.ipynb #4695d92e
+# %% ../nbs/6_practice/80_separate.ipynb #7877bb2e
 STRANGER = 5.0  # dB, the distance at which a voice is as likely another as the same
 
-# %% ../nbs/6_practice/80_separate.ipynb #afa8fdb0
+# %% ../nbs/6_practice/80_separate.ipynb #f5e14d6f
 def alike(
     known: Tensor,  # energy (source, band) of the speakers so far
     seen: Tensor,  # energy (source, band) of the new estimates
@@ -138,10 +138,10 @@ def alike(
     heard = share[0][:, None] > 1e-3
     return torch.where(heard, 1 - apart / STRANGER**2, 0.0) * share[1]
 
-# %% ../nbs/6_practice/80_separate.ipynb #35895482
+# %% ../nbs/6_practice/80_separate.ipynb #263d9cd1
 SHARED = 0.1  # s; over less than this, speakers can't be followed
 
-# %% ../nbs/6_practice/80_separate.ipynb #cafc046d
+# %% ../nbs/6_practice/80_separate.ipynb #35e23b1f
 class Follower:
     """Keep speakers in order from segment to segment.
 
@@ -162,7 +162,7 @@ class Follower:
         """Put `new` (source, channel, time) in the order of `old`, which covers its beginning."""
         return _follow(self, old, new)
 
-# %% ../nbs/6_practice/80_separate.ipynb #b4e0ebb0
+# %% ../nbs/6_practice/80_separate.ipynb #064b12ad
 def _follow(self: Follower, old: Tensor | None, new: Tensor) -> Tensor:
     """Find the order, and remember the spectra."""
     seen = signature(new, self.sample_rate)
@@ -170,7 +170,7 @@ def _follow(self: Follower, old: Tensor | None, new: Tensor) -> Tensor:
     self.spectra = seen[order] + (0 if self.spectra is None else self.spectra)
     return new[order]
 
-# %% ../nbs/6_practice/80_separate.ipynb #9c520d76
+# %% ../nbs/6_practice/80_separate.ipynb #c0899191
 def _order(self: Follower, old: Tensor, new: Tensor, seen: Tensor) -> Tensor:
     """The order of `new` that continues `old` best: equation (3), and the spectra."""
     from scipy.optimize import linear_sum_assignment
@@ -181,7 +181,7 @@ def _order(self: Follower, old: Tensor, new: Tensor, seen: Tensor) -> Tensor:
     pairs = _waves(self, old, new) + self.memory * alike(self.spectra, seen)
     return torch.as_tensor(linear_sum_assignment(pairs.numpy(), maximize=True)[1])
 
-# %% ../nbs/6_practice/80_separate.ipynb #dbefe636
+# %% ../nbs/6_practice/80_separate.ipynb #3d398630
 def _waves(self: Follower, old: Tensor, new: Tensor) -> Tensor:
     """Inner products (old, new) over the overlap, about one for a pair that fits."""
     a, b = (x.flatten(1).double() for x in (old, new[..., : old.shape[-1]]))
@@ -189,30 +189,37 @@ def _waves(self: Follower, old: Tensor, new: Tensor) -> Tensor:
     self.loudest = max(self.loudest, power / a.shape[1])
     return a @ b.T / max(power, 1e-3 * self.loudest * a.shape[1], 1e-20)
 
-# %% ../nbs/6_practice/80_separate.ipynb #2f366ac3
+# %% ../nbs/6_practice/80_separate.ipynb #49d3260c
 def _resampled(blocks: Iterable[Tensor], old: int, new: int) -> Iterator[Tensor]:
     """Change the rate of blocks (..., time) without a seam, to ceil(time * new / old) in all."""
     if old == new:
         yield from blocks
         return
-    stream, short = None, 0.0
-    for block in blocks:
-        rows = block.flatten(0, -2).numpy()
-        stream = stream or soxr.ResampleStream(old, new, len(rows), rows.dtype, "VHQ")
-        out = torch.from_numpy(stream.resample_chunk(np.ascontiguousarray(rows.T)).T)
-        short += block.shape[-1] * new - out.shape[-1] * old
-        yield out.reshape(*block.shape[:-1], out.shape[-1])
-    out = torch.from_numpy(stream.resample_chunk(rows[:, :0].T, last=True).T)
-    out = nn.functional.pad(out, (0, -int(-short // old) - out.shape[-1]))
-    yield out.reshape(*block.shape[:-1], out.shape[-1])
+    stream, short = None, 0
+    try:
+        for block in blocks:
+            rows = np.ascontiguousarray(block.flatten(0, -2).numpy().T)
+            stream = stream or soxr.ResampleStream(old, new, rows.shape[1], rows.dtype, "VHQ")
+            out = stream.resample_chunk(rows)
+            short += len(rows) * new - len(out) * old
+            yield _shaped(out, block)
+        out = stream.resample_chunk(rows[:0], last=True)
+        yield _shaped(np.pad(out, ((0, -(-short // old) - len(out)), (0, 0))), block)
+    finally:
+        stream = None  # also when an error keeps this frame alive
 
-# %% ../nbs/6_practice/80_separate.ipynb #f1581a32
+# %% ../nbs/6_practice/80_separate.ipynb #f3491606
+def _shaped(rows: np.ndarray, like: Tensor) -> Tensor:
+    """Frames (time, row) as a block with the leading axes of another."""
+    return torch.from_numpy(rows.T).reshape(*like.shape[:-1], len(rows))
+
+# %% ../nbs/6_practice/80_separate.ipynb #a480527c
 def _speakers(separator) -> bool:
     """Whether the sources are interchangeable: s1, s2 ..."""
     names = getattr(separator, "sources", None) or ("all",)
     return len(names) > 1 and all(re.fullmatch(r"s\d+", str(name)) for name in names)
 
-# %% ../nbs/6_practice/80_separate.ipynb #af88093d
+# %% ../nbs/6_practice/80_separate.ipynb #db1aace9
 def _layout(separator, channels: int) -> str:
     """How a mixture of so many channels is given to the separator."""
     takes = getattr(separator, "channels", None)
@@ -225,7 +232,7 @@ def _layout(separator, channels: int) -> str:
     given = f"mix has {channels} channels, but the separator takes {takes}"
     raise ValueError(f"{given}; give it {takes}, or one with mix.mean(0, keepdim=True)")
 
-# %% ../nbs/6_practice/80_separate.ipynb #0cdf9e7b
+# %% ../nbs/6_practice/80_separate.ipynb #27847358
 @contextmanager
 def _ready(separator, device: str | torch.device | None) -> Iterator[Callable]:
     """Evaluation mode on `device`, and a function that sends a mixture there; then as before."""
@@ -244,7 +251,7 @@ def _ready(separator, device: str | torch.device | None) -> Iterator[Callable]:
         for module, mode in modes:
             module.training = mode
 
-# %% ../nbs/6_practice/80_separate.ipynb #3a75b1a3
+# %% ../nbs/6_practice/80_separate.ipynb #6f8120e8
 def _given(separator, mix: Tensor) -> Tensor:
     """What the separator gets for (segment, channel, time)."""
     layout = _layout(separator, mix.shape[1])
@@ -252,7 +259,7 @@ def _given(separator, mix: Tensor) -> Tensor:
         return mix.repeat(1, separator.channels, 1)
     return rearrange(mix, "b c t -> (b c) 1 t") if layout == "each channel" else mix
 
-# %% ../nbs/6_practice/80_separate.ipynb #0b1c87b8
+# %% ../nbs/6_practice/80_separate.ipynb #fcea804a
 def _call(separator, mix: Tensor, send: Callable) -> Tensor:
     """Separate (segment, channel, time) into (segment, source, channel, time), on the CPU."""
     given, channels = _given(separator, mix), mix.shape[1]
@@ -265,7 +272,7 @@ def _call(separator, mix: Tensor, send: Callable) -> Tensor:
         est = est.mean(2, keepdim=True)
     return est.to("cpu", mix.dtype)
 
-# %% ../nbs/6_practice/80_separate.ipynb #03c79a55
+# %% ../nbs/6_practice/80_separate.ipynb #903dfff9
 def _check_estimate(est, mix: Tensor, sources: Sequence[str] | None) -> None:
     """Refuse what is not (batch, source, channel, time), or not finite."""
     shape, (batch, channels, time) = tuple(getattr(est, "shape", ())), mix.shape
@@ -276,7 +283,7 @@ def _check_estimate(est, mix: Tensor, sources: Sequence[str] | None) -> None:
     if not torch.isfinite(est).all():
         raise _not_finite(est, sources)
 
-# %% ../nbs/6_practice/80_separate.ipynb #9bc60fc4
+# %% ../nbs/6_practice/80_separate.ipynb #0cbdbd86
 def _not_finite(est: Tensor, sources: Sequence[str] | None) -> ValueError:
     """Which source is broken, and what to try."""
     j = int((~torch.isfinite(est)).flatten(2).any(2).any(0).nonzero()[0])
@@ -284,10 +291,10 @@ def _not_finite(est: Tensor, sources: Sequence[str] | None) -> ValueError:
     cure = "try the separator on silence and on loud input, and in float32"
     return ValueError(f"the separator returned NaN or infinity for source {name}; {cure}")
 
-# %% ../nbs/6_practice/80_separate.ipynb #798ba8ce
+# %% ../nbs/6_practice/80_separate.ipynb #e2832669
 SEGMENT = 10.0  # s, unless you or the separator say otherwise
 
-# %% ../nbs/6_practice/80_separate.ipynb #fa28d6e9
+# %% ../nbs/6_practice/80_separate.ipynb #b2148969
 def _check_cut(segment: float, overlap: float) -> None:
     """Refuse what can't be cut."""
     if not segment > 0:
@@ -295,7 +302,7 @@ def _check_cut(segment: float, overlap: float) -> None:
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap is {overlap}, but must be from 0 up to below 1, as 0.25")
 
-# %% ../nbs/6_practice/80_separate.ipynb #16e7b19f
+# %% ../nbs/6_practice/80_separate.ipynb #2490d849
 def _samples(separator, rate: int, segment: float | None, overlap: float) -> tuple:
     """Samples in a segment, and from one start to the next."""
     if segment is None:
@@ -306,7 +313,7 @@ def _samples(separator, rate: int, segment: float | None, overlap: float) -> tup
     length = max(1, round(segment * rate))
     return length, max(1, round(length * (1 - overlap)))
 
-# %% ../nbs/6_practice/80_separate.ipynb #6918be3d
+# %% ../nbs/6_practice/80_separate.ipynb #093c887c
 def _rates(separator, sample_rate: int | None) -> tuple[int, int]:
     """The mixture's rate and the separator's."""
     needed = getattr(separator, "sample_rate", None) or sample_rate
@@ -314,7 +321,7 @@ def _rates(separator, sample_rate: int | None) -> tuple[int, int]:
         raise ValueError("neither you nor the separator say the sample rate; pass sample_rate=")
     return _check_rate(sample_rate or needed), _check_rate(needed)
 
-# %% ../nbs/6_practice/80_separate.ipynb #10ca3b4b
+# %% ../nbs/6_practice/80_separate.ipynb #88cefbe7
 def _batches(pieces: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[list, Tensor]]:
     """Group (start, segment) into (starts, segments (segment, channel, time))."""
     group = []
@@ -326,7 +333,7 @@ def _batches(pieces: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[
     if group:
         yield [s for s, _ in group], torch.stack([p for _, p in group])
 
-# %% ../nbs/6_practice/80_separate.ipynb #65b7b298
+# %% ../nbs/6_practice/80_separate.ipynb #8700ccc2
 def _join(separator, batches: Iterable, rate: int, send: Callable) -> Iterator[Tensor]:
     """Separate, put in order, overlap-add: blocks (source, channel, time)."""
     joined, follow = OverlapAdd(), Follower(rate) if _speakers(separator) else None
@@ -337,14 +344,14 @@ def _join(separator, batches: Iterable, rate: int, send: Callable) -> Iterator[T
             yield joined.add(est, start)
     yield joined.tail
 
-# %% ../nbs/6_practice/80_separate.ipynb #518e385f
+# %% ../nbs/6_practice/80_separate.ipynb #00de5420
 def _counted(blocks: Iterable[Tensor], counter: list[int], downmix: bool) -> Iterator[Tensor]:
     """Count the samples that pass, and average the channels if asked to."""
     for block in blocks:
         counter[0] += block.shape[-1]
         yield block.mean(0, keepdim=True) if downmix else block
 
-# %% ../nbs/6_practice/80_separate.ipynb #7db66744
+# %% ../nbs/6_practice/80_separate.ipynb #9f7e27f5
 def separate_blocks(
     separator: Callable,  # mix (batch, channel, time) -> est (batch, source, channel, time)
     blocks: Iterable[Tensor],  # the mixture as it comes, each block (channel, any time)
@@ -363,13 +370,13 @@ def separate_blocks(
         raise ValueError(f"{fault}, but at least one is needed")
     counter, downmix = [0], _layout(separator, len(first)) == "downmix"
     low = _resampled(_counted(chain([first], blocks), counter, downmix), rate, needed)
-    with _ready(separator, device) as send:
+    with _ready(separator, device) as send, closing(low):
         given, batches = 0, _batches(cut(low, length, hop), batch_size)
         for est in _resampled(_join(separator, batches, needed, send), needed, rate):
             yield est[..., : counter[0] - given]
             given += est.shape[-1]
 
-# %% ../nbs/6_practice/80_separate.ipynb #83316f14
+# %% ../nbs/6_practice/80_separate.ipynb #3057e8f5
 @contextmanager
 def _meter(progress: bool | Callable, seconds: float | None) -> Iterator[Callable]:
     """A function to be told how many seconds are done."""
@@ -379,7 +386,7 @@ def _meter(progress: bool | Callable, seconds: float | None) -> Iterator[Callabl
     with _bar(seconds) as bar:
         yield bar.tell
 
-# %% ../nbs/6_practice/80_separate.ipynb #d9f47b88
+# %% ../nbs/6_practice/80_separate.ipynb #408390e2
 @contextmanager
 def _bar(seconds: float | None) -> Iterator:
     """A bar that counts seconds, with the real-time factor."""
@@ -397,7 +404,7 @@ def _bar(seconds: float | None) -> Iterator:
         bar.tell = tell
         yield bar
 
-# %% ../nbs/6_practice/80_separate.ipynb #8923e209
+# %% ../nbs/6_practice/80_separate.ipynb #3711833c
 def separate(
     separator: Callable,  # mix (batch, channel, time) -> est (batch, source, channel, time)
     mix: Tensor,  # (channel, time), or (batch, channel, time)
@@ -422,7 +429,7 @@ def separate(
         raise ValueError(f"mix has shape {tuple(mix.shape)}, but must be (channel, time)")
     return torch.stack([_separate(separator, item, sample_rate, progress, how) for item in mix])
 
-# %% ../nbs/6_practice/80_separate.ipynb #87c92bf4
+# %% ../nbs/6_practice/80_separate.ipynb #126c73e3
 def _separate(separator, mix: Tensor, sample_rate: int | None, progress, how: dict) -> Tensor:
     """Separate (channel, time) block by block into memory."""
     rate, est, at = _rates(separator, sample_rate)[0], None, 0
@@ -437,7 +444,7 @@ def _separate(separator, mix: Tensor, sample_rate: int | None, progress, how: di
             tell(at / rate)
     return est.to(mix)
 
-# %% ../nbs/6_practice/80_separate.ipynb #d9bfa2db
+# %% ../nbs/6_practice/80_separate.ipynb #f621530f
 class Recording:
     """An audio file, or a video with sound, to be read block by block."""
 
@@ -460,7 +467,7 @@ class Recording:
     def __exit__(self, *_) -> None:
         self.close()
 
-# %% ../nbs/6_practice/80_separate.ipynb #f769e9d1
+# %% ../nbs/6_practice/80_separate.ipynb #996af2ed
 def _open(self: Recording) -> None:
     """Open the file with soundfile, or else with ffmpeg."""
     try:
@@ -472,7 +479,7 @@ def _open(self: Recording) -> None:
     self.seconds, self.close = file.frames / file.samplerate, file.close
     self._read = lambda size: file.read(size, dtype="float32", always_2d=True)
 
-# %% ../nbs/6_practice/80_separate.ipynb #c8e5ee77
+# %% ../nbs/6_practice/80_separate.ipynb #47b21d16
 def _start_ffmpeg(self: Recording) -> None:
     """Let ffmpeg decode the first audio stream into a pipe."""
     source = ["-v", "quiet", "-protocol_whitelist", "file,pipe", "-i", f"file:{self.path}"]
@@ -482,7 +489,7 @@ def _start_ffmpeg(self: Recording) -> None:
     command = ["ffmpeg", *source, "-map", f"0:{stream['index']}", "-f", "f32le", "-"]
     self._read, self.close = _pipe(command, self.channels)
 
-# %% ../nbs/6_practice/80_separate.ipynb #8b4f9756
+# %% ../nbs/6_practice/80_separate.ipynb #a21b3e86
 def _pipe(command: list[str], channels: int) -> tuple[Callable, Callable]:
     """Start a command; how to read frames (time, channel) from it, and how to end it."""
     quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -499,7 +506,7 @@ def _pipe(command: list[str], channels: int) -> tuple[Callable, Callable]:
 
     return read, close
 
-# %% ../nbs/6_practice/80_separate.ipynb #b6436f13
+# %% ../nbs/6_practice/80_separate.ipynb #8f8be506
 def _frames(self: Recording, size: int) -> np.ndarray:
     """The next frames (time, channel); none at the end."""
     try:
@@ -512,13 +519,13 @@ def _frames(self: Recording, size: int) -> np.ndarray:
     self.taken += len(wave)
     return wave
 
-# %% ../nbs/6_practice/80_separate.ipynb #75bb303c
+# %% ../nbs/6_practice/80_separate.ipynb #6d52c134
 def _skip(self: Recording, frames: int) -> None:
     """Read frames and forget them."""
     while frames and (wave := self._read(min(frames, 2**16))).size:
         frames -= len(wave)
 
-# %% ../nbs/6_practice/80_separate.ipynb #a8a7015d
+# %% ../nbs/6_practice/80_separate.ipynb #b963c020
 def _blocks(self: Recording, size: int) -> Iterator[Tensor]:
     """The blocks, with the errors of `sepbook.sound.load`."""
     wave, fault = _frames(self, size), "NaN or infinite samples"
@@ -530,7 +537,7 @@ def _blocks(self: Recording, size: int) -> Iterator[Tensor]:
         yield torch.from_numpy(wave.T.copy())
         wave = _frames(self, size)
 
-# %% ../nbs/6_practice/80_separate.ipynb #138b0e4b
+# %% ../nbs/6_practice/80_separate.ipynb #fd8d9361
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """A hidden folder in `out`; after an error, no folder is left that was not there before."""
@@ -549,11 +556,11 @@ def _new_folder(out: Path) -> Iterator[Path]:
                 folder.rmdir()
         raise
 
-# %% ../nbs/6_practice/80_separate.ipynb #536dc716
+# %% ../nbs/6_practice/80_separate.ipynb #40d26c74
 FORMATS = {"wav": ("WAV", "FLOAT"), "flac": ("FLAC", "PCM_24")}  # soundfile's format and subtype
 BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}  # of a sample
 
-# %% ../nbs/6_practice/80_separate.ipynb #540ebd65
+# %% ../nbs/6_practice/80_separate.ipynb #51eb462a
 class _Writer:
     """One file for each source."""
 
@@ -572,7 +579,7 @@ class _Writer:
             with suppress(sf.LibsndfileError):
                 file.close()
 
-# %% ../nbs/6_practice/80_separate.ipynb #bcf12e6c
+# %% ../nbs/6_practice/80_separate.ipynb #8f6ba4f2
 def _check_names(names: Sequence[str], only: Sequence[str] | None) -> None:
     """Refuse names that don't exist, or that no file can have."""
     if unknown := [n for n in only or () if n not in names]:
@@ -580,7 +587,7 @@ def _check_names(names: Sequence[str], only: Sequence[str] | None) -> None:
     if bad := [n for n in names if Path(n).name != n]:
         raise ValueError(f"{bad[0]!r} can't be a file name; rename it in separator.sources")
 
-# %% ../nbs/6_practice/80_separate.ipynb #65f33514
+# %% ../nbs/6_practice/80_separate.ipynb #5b94a13a
 def _targets(self: _Writer, names: Sequence[str], only: Sequence[str] | None) -> dict[str, Path]:
     """The file of each source that is wanted."""
     _check_names(names, only)
@@ -590,7 +597,7 @@ def _targets(self: _Writer, names: Sequence[str], only: Sequence[str] | None) ->
             raise ValueError(f"{path} is the recording itself; choose another folder")
     return paths
 
-# %% ../nbs/6_practice/80_separate.ipynb #1fc23417
+# %% ../nbs/6_practice/80_separate.ipynb #3f42cd46
 def _begin(self: _Writer, names: Sequence[str], only: Sequence[str] | None, channels: int) -> None:
     """Open one hidden file for each source."""
     self.paths, seconds = _targets(self, names, only), self.file.seconds
@@ -601,7 +608,7 @@ def _begin(self: _Writer, names: Sequence[str], only: Sequence[str] | None, chan
     for name in self.paths:
         self.files[name] = _open_part(self, name, channels)
 
-# %% ../nbs/6_practice/80_separate.ipynb #3ca4f34f
+# %% ../nbs/6_practice/80_separate.ipynb #ca92d8c9
 def _check_space(self: _Writer, need: float) -> None:
     """An OSError if the disk has less room than is needed."""
     free = shutil.disk_usage(self.folder).free
@@ -611,7 +618,7 @@ def _check_space(self: _Writer, need: float) -> None:
         )
         raise OSError(f"{sizes} free; make room, or choose format='flac'")
 
-# %% ../nbs/6_practice/80_separate.ipynb #fcd617c2
+# %% ../nbs/6_practice/80_separate.ipynb #2cc0788e
 def _open_part(self: _Writer, name: str, channels: int) -> sf.SoundFile:
     """A new hidden file, or what is wrong with the format."""
     how, path = (self.file.sample_rate, channels, self.subtype), self.folder / f"{name}.part"
@@ -623,7 +630,7 @@ def _open_part(self: _Writer, name: str, channels: int) -> sf.SoundFile:
         given = f"{channels} channels at {how[0]} Hz as {self.subtype}"
         raise ValueError(f"{self.format} can't hold {given}; try another subtype") from None
 
-# %% ../nbs/6_practice/80_separate.ipynb #4028a546
+# %% ../nbs/6_practice/80_separate.ipynb #8aa285ed
 def _write(self: _Writer, names, only, est: Tensor) -> float:
     """Append a block (source, channel, time) to the files; return the seconds so far."""
     names = names or [f"s{j + 1}" for j in range(len(est))]
@@ -636,7 +643,7 @@ def _write(self: _Writer, names, only, est: Tensor) -> float:
     self.samples += est.shape[-1]
     return self.samples / self.file.sample_rate
 
-# %% ../nbs/6_practice/80_separate.ipynb #18f512b8
+# %% ../nbs/6_practice/80_separate.ipynb #c6173477
 @contextmanager
 def _told(self: _Writer) -> Iterator[None]:
     """Say in plain words that writing failed."""
@@ -647,7 +654,7 @@ def _told(self: _Writer) -> Iterator[None]:
         fault = f"{self.home.parent} can't be written, {free:.1f} GB are free"
         raise OSError(f"{fault}; make room, or choose another folder") from None
 
-# %% ../nbs/6_practice/80_separate.ipynb #e147caac
+# %% ../nbs/6_practice/80_separate.ipynb #3963a1d1
 def _limited(self: _Writer, name: str, wav: Tensor) -> Tensor:
     """Cut off and count what an integer format can't hold."""
     if self.subtype in ("FLOAT", "DOUBLE"):
@@ -655,7 +662,7 @@ def _limited(self: _Writer, name: str, wav: Tensor) -> Tensor:
     self.over[name] = self.over.get(name, 0) + int((wav.abs() > 1).sum())
     return wav.clamp(-1, 1)
 
-# %% ../nbs/6_practice/80_separate.ipynb #467c069e
+# %% ../nbs/6_practice/80_separate.ipynb #8c7319b9
 def _finish(self: _Writer) -> dict[str, Path]:
     """Close the files, move them, and tell what was cut off."""
     with _told(self):
@@ -667,7 +674,7 @@ def _finish(self: _Writer) -> dict[str, Path]:
     _report(self)
     return self.paths
 
-# %% ../nbs/6_practice/80_separate.ipynb #71f8e0c7
+# %% ../nbs/6_practice/80_separate.ipynb #97245082
 def _report(self: _Writer) -> None:
     """Warn of samples that were cut off."""
     if which := [f"{count} samples of {name}" for name, count in self.over.items() if count]:
@@ -675,7 +682,7 @@ def _report(self: _Writer) -> None:
         passed = f"{', '.join(which)} passed full scale and were cut off"
         warnings.warn(f"{passed}; {cure} keeps them", stacklevel=4)
 
-# %% ../nbs/6_practice/80_separate.ipynb #119f0197
+# %% ../nbs/6_practice/80_separate.ipynb #30a6dfec
 def separate_file(
     separator: Callable,  # mix (batch, channel, time) -> est (batch, source, channel, time)
     path: str | Path,  # an audio file, or a video with sound

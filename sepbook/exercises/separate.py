@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_join', 'check_follow', 'check_level']
 
-# %% ../../nbs/solutions/80_separate.ipynb #aa1f3271
+# %% ../../nbs/solutions/80_separate.ipynb #64559160
 import weakref
 from collections.abc import Callable, Iterator
 from itertools import permutations
@@ -16,12 +16,12 @@ from torch import Tensor
 from .core import checker, close, expect
 from ..separate import OverlapAdd, cut
 
-# %% ../../nbs/solutions/80_separate.ipynb #9671c485
+# %% ../../nbs/solutions/80_separate.ipynb #bfba19eb
 def _noise(*shape: int, seed: int = 0) -> Tensor:
     """Gaussian noise, the same for the same seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
-# %% ../../nbs/solutions/80_separate.ipynb #42eafb8b
+# %% ../../nbs/solutions/80_separate.ipynb #5ee7fcbf
 @checker("80.3", difficulty=2, minutes=15, hint="Two sums: of weighted segments, and of weights.")
 def check_join(answer: Callable):
     """Take (segments, starts); return equation (1) with triangles, as long as the last one's end."""
@@ -38,7 +38,7 @@ def check_join(answer: Callable):
         differs = "Where segments differ, weigh them with `triangle`."
         expect(close(answer(other, list(starts)), want, 1e-5), differs)
 
-# %% ../../nbs/solutions/80_separate.ipynb #a4a7d5fe
+# %% ../../nbs/solutions/80_separate.ipynb #3b5aa2d0
 @checker("80.4", difficulty=3, minutes=20, hint="One matrix of inner products, one assignment.")
 def check_follow(answer: Callable):
     """Take (old, new), each (source, time); return the order such that new[order] continues old."""
@@ -53,7 +53,7 @@ def check_follow(answer: Callable):
             back = "new[order] should follow old; did you return the inverse?"
             expect(got == want, f"{n_src} sources in the order {order}: {back}")
 
-# %% ../../nbs/solutions/80_separate.ipynb #c1757ae1
+# %% ../../nbs/solutions/80_separate.ipynb #ed535aff
 def _watched(blocks: list[Tensor], alive: list[int]) -> Iterator[Tensor]:
     """Hand out copies, and count how many of them are still held."""
     handed = []
