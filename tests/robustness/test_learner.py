@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -77,15 +76,17 @@ def one_line(error):
 # Killed and resumed
 
 
-CHILD = """
-import os, signal, sys, threading, time
-import torch
+KILLS = """
+import json, os, signal, sys, time
+from pathlib import Path
+import accelerate, pandas, safetensors.torch, torch
 from torch import nn
-torch.set_num_threads(1)
 from sepbook.learner import Learner, Network
 from sepbook.mixtures import MixtureDataset, example_corpus, preload
 
-folder, how, wait = sys.argv[1], sys.argv[2], float(sys.argv[3])
+torch.set_num_threads(1)
+root = Path(sys.argv[1])
+corpus = preload(example_corpus())
 
 class Small(Network):
     def __init__(self, hidden: int = 8):
@@ -93,24 +94,23 @@ class Small(Network):
         self.sample_rate, self.channels, self.sources = 8000, 1, ("s1", "s2")
         layers = [nn.Conv1d(1, hidden, 9, padding=4), nn.ReLU(), nn.Dropout(0.2)]
         self.net = nn.Sequential(*layers, nn.Conv1d(hidden, 2, 1))
+
     def forward(self, mix):
         return (self.net(self.check(mix)).sigmoid() * mix)[:, :, None]
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-def half_a_checkpoint():
-    import safetensors.torch as st
-    write, count = st.save_file, iter(range(100))
+def die_with_half_a_checkpoint():
+    write, count = safetensors.torch.save_file, iter(range(100))
     def save_file(tensors, path, meta=None):
         write(tensors, path, meta)
         if "checkpoint" in str(path) and next(count) == 6:
-            with open(path, "rb+") as file:
-                file.truncate(os.path.getsize(path) // 2)
+            os.truncate(path, os.path.getsize(path) // 2)
             die()
-    st.save_file = save_file
+    safetensors.torch.save_file = save_file
 
-def before_the_name():
+def die_before_it_has_its_name():
     replace, count = os.replace, iter(range(100))
     def renamed(a, b):
         if "checkpoint" in str(b) and next(count) == 8:
@@ -118,38 +118,47 @@ def before_the_name():
         replace(a, b)
     os.replace = renamed
 
-if how == "half":
-    half_a_checkpoint()
-if how == "unnamed":
-    before_the_name()
-if how == "any":
-    threading.Thread(target=lambda: (time.sleep(wait), die()), daemon=True).start()
-data = MixtureDataset(preload(example_corpus()), seconds=0.5, size=20)
-valid = MixtureDataset(data.corpus, seconds=0.5, size=4, seed=9)
-torch.manual_seed(int(sys.argv[4]))
-learner = Learner(Small(), data, valid, folder=folder, batch_size=4, ema=0.9, schedule="cosine",
-    warmup=3, log_every=3, checkpoint_minutes=0, lr=0.01)
-print("from", learner.where.step, flush=True)
-if how == "slow":  # one step at a time, for whoever wants to kill it
-    step = learner.train.__class__.__getitem__
-    learner.train.__class__.__getitem__ = lambda data, i: (time.sleep(0.02), step(data, i))[1]
-learner.fit(steps=24, progress=False)
-print("done", flush=True)
+def train(folder, how, seed):
+    if how == "half":
+        die_with_half_a_checkpoint()
+    if how == "unnamed":
+        die_before_it_has_its_name()
+    data = MixtureDataset(corpus, seconds=0.25, size=20)
+    valid = MixtureDataset(corpus, seconds=0.25, size=4, seed=9)
+    torch.manual_seed(seed)
+    options = dict(batch_size=4, ema=0.9, schedule="cosine", warmup=3, lr=0.01)
+    options |= dict(log_every=3, checkpoint_minutes=0)
+    learner = Learner(Small(), data, valid, folder=folder, **options)
+    (folder / "from.txt").write_text(str(learner.where.step))
+    learner.fit(steps=16, progress=False)
+
+def start(name, how="", seed=0):
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        train(root / name, how, seed)
+        os._exit(0)
+    except BaseException as error:
+        print(repr(error), file=sys.stderr, flush=True)
+        os._exit(1)
+
+def ended(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+codes = {"whole": ended(start("whole"))}
+codes |= {name: ended(start(name, name)) for name in ("half", "unnamed")}
+for name, rows in (("early", 2), ("late", 5)):
+    pid, log = start(name), root / name / "log.jsonl"
+    while not log.exists() or log.read_text().count("\\n") < rows:
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGKILL)
+    codes[name] = ended(pid)
+left = [path.name for path in (root / "half").glob(".*.tmp")]
+names = ("half", "unnamed", "early", "late")
+again = {name: ended(start(name, seed=1)) for name in names}
+print(json.dumps({"codes": codes, "again": again, "left": left}))
 """
-
-
-@pytest.fixture(scope="module")
-def child(tmp_path_factory):
-    """Runs a training in a process of its own."""
-    script = tmp_path_factory.mktemp("child") / "child.py"
-    script.write_text(CHILD)
-
-    def start(folder, how="none", wait=0.0, seed=0):
-        env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        call = [sys.executable, str(script), str(folder), how, str(wait), str(seed)]
-        return subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=env)
-
-    return start
 
 
 def result(folder):
@@ -170,28 +179,22 @@ def assert_equal(a, b):
     pd.testing.assert_frame_equal(a[2], b[2], check_exact=True)
 
 
-def test_killed_with_signal_9_and_resumed(child, tmp_path):
-    """Half a checkpoint, one without its name, a kill from outside: the same weights."""
-    whole = child(tmp_path / "whole")
-    broken = {how: child(tmp_path / how, how) for how in ("half", "unnamed")}
-    slow = child(tmp_path / "slow", "slow")
-    for line in slow.stdout:
-        if line.startswith("from"):
-            log = tmp_path / "slow" / "log.jsonl"
-            while not log.exists() or len(log.read_text().splitlines()) < 4:
-                time.sleep(0.002)
-            slow.send_signal(signal.SIGKILL)
-    assert whole.wait() == 0
-    assert slow.wait() == -signal.SIGKILL
-    assert all(process.wait() == -signal.SIGKILL for process in broken.values())
-    assert list((tmp_path / "half").glob(".*.tmp"))  # it died while writing
-    again = {how: child(tmp_path / how, seed=1) for how in ("half", "unnamed", "slow")}
-    for how, process in again.items():
-        out = process.communicate()[0]
-        assert process.returncode == 0 and out.endswith("done\n")
-        assert int(re.search(r"from (\d+)", out).group(1)) > 3, out
-        assert_equal(result(tmp_path / how), result(tmp_path / "whole"))
-        assert not list((tmp_path / how).glob(".*"))
+def test_killed_with_signal_9_and_resumed(tmp_path):
+    """Half a checkpoint, one without its name, kills from outside: the same weights."""
+    (script := tmp_path / "kills.py").write_text(KILLS)
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    call = [sys.executable, str(script), str(tmp_path)]
+    done = subprocess.run(call, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-1000:]
+    told = json.loads(done.stdout)
+    assert told["codes"].pop("whole") == 0
+    assert set(told["codes"].values()) == {-signal.SIGKILL}, told
+    assert told["left"]  # it did die while it was writing
+    for name, code in told["again"].items():
+        assert code == 0, done.stderr[-1000:]
+        assert 0 < int((tmp_path / name / "from.txt").read_text()) < 16
+        assert_equal(result(tmp_path / name), result(tmp_path / "whole"))
+        assert not list((tmp_path / name).glob(".*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -573,6 +576,20 @@ def test_a_loss_that_is_not_finite_stops(tmp_path):
     state = load_state(tmp_path / "checkpoint.safetensors")
     assert state["where"]["step"] == 1
     assert all(bool(t.isfinite().all()) for t in state["weights"].values())
+
+
+def test_a_network_that_refuses_nan_is_not_to_blame():
+    data = items(12)
+    data[5] = (data[5][0] * math.nan, data[5][1])
+
+    def loss(model, mix, src):
+        if not bool(mix.isfinite().all()):
+            raise ValueError("what is this?")
+        return model.loss(mix, src)
+
+    with pytest.raises(FloatingPointError, match=r"items \[5\]") as raised:
+        fit(data, loss=loss, steps=9)
+    assert one_line(raised)
 
 
 def broken_gradients(steps):
