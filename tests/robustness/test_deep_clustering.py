@@ -289,7 +289,7 @@ def test_kmeans_with_fewer_active_points_than_clusters():
     weight[0, 3] = 1
     found = kmeans(points, 3, weight)
     assert all(x.isfinite().all() for x in found)
-    assert (found.centres[0] - points[0, 3]).abs().sum(1).min() < 1e-5
+    assert torch.allclose(found.centres[0], points[0, 3].expand(3, 4))  # nowhere else to go
 
 
 def test_kmeans_of_equal_points():
@@ -339,6 +339,8 @@ def test_features_know_no_level():
     for gain in (1e-5, 1e3):
         torch.testing.assert_close(log_magnitude(gain * spec), features, rtol=1e-3, atol=1e-4)
     assert log_magnitude(torch.zeros(1, 33, 20, dtype=torch.complex64)).isfinite().all()
+    loud = features.mT[active_bins(spec.abs())]
+    assert abs(loud.mean()) < 0.05 and 0.7 < loud.std() < 1
 
 
 def test_mask_loss_takes_the_better_order():
@@ -409,6 +411,12 @@ def test_loss_ignores_order_and_level(cls):
     torch.testing.assert_close(model.loss(0.01 * src.sum(1), 0.01 * src), value, rtol=1e-4, atol=0)
 
 
+def test_alpha_weighs_the_heads():
+    src = noise(1, 2, 1, 800)
+    values = [build(Chimera, alpha=a).loss(src.sum(1), src) for a in (0.0, 1.0, 0.3)]
+    torch.testing.assert_close(values[2], 0.7 * values[0] + 0.3 * values[1])
+
+
 def test_number_of_sources():
     mix, three = noise(1, 1, 800), noise(1, 3, 1, 800)
     assert build(DeepClustering).loss(mix, three).isfinite()  # any number of voices
@@ -450,6 +458,17 @@ def test_double_copy_pickle_config(cls):
     fresh.load_state_dict(model.state_dict())
     assert torch.equal(fresh(mix), want)
     assert model.double()(mix.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("cls", NETWORKS)
+def test_trains_under_autocast(cls):
+    model = build(cls)
+    src = noise(2, 2, 1, 800)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = model.loss(src.sum(1), src)
+    value.backward()
+    assert abs(value.item() - model.loss(src.sum(1), src).item()) < 0.05
+    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_published_sizes():
