@@ -7,7 +7,7 @@ __all__ = ['WEIGHTS', 'ACTIVATIONS', 'SQUASH', 'HEADS', 'affinity_loss', 'deep_c
            'dominant_source', 'whitened_loss', 'log_magnitude', 'SpectralBLSTM', 'EmbeddingHead', 'Clusters', 'kmeans',
            'mask_loss', 'DeepClustering', 'Chimera']
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #b1416d7a
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #d547ef43
 from functools import partial
 from itertools import permutations
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from ..learner import Network
 from ..masks import apply_mask, ideal_binary_mask
 from ..stft import STFT
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #a380e3da
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #6260b15a
 def _check_bins(embedding: Tensor, assignment: Tensor, weight: Tensor | None) -> Tensor:
     """Weights (batch, bin) that sum to one for each item, or to zero where all are zero."""
     given, shape = tuple(embedding.shape), tuple(assignment.shape)
@@ -33,7 +33,7 @@ def _check_bins(embedding: Tensor, assignment: Tensor, weight: Tensor | None) ->
         raise ValueError(f"weight has shape {shape}, but must be (batch, bin), here {given[:2]}")
     return weight / weight.sum(1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #16d9848a
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #7ec674d8
 def affinity_loss(
     embedding: Tensor,  # (batch, bin, dim)
     assignment: Tensor,  # (batch, bin, source), one-hot
@@ -50,7 +50,7 @@ def affinity_loss(
     pairs = weight[:, :, None] * weight[:, None, :]
     return (pairs * error.square()).sum((1, 2)).mean()
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #784cbe72
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #fbfe06c0
 def _grams(embedding: Tensor, assignment: Tensor, weight: Tensor | None, block: int = 1024):
     """Products V^T V, V^T Y and Y^T Y of the weighted rows, in float32 or better."""
     embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
@@ -60,7 +60,7 @@ def _grams(embedding: Tensor, assignment: Tensor, weight: Tensor | None, block: 
     products, dim = (rows.mT @ rows).sum(1), embedding.shape[2]
     return products[:, :dim, :dim], products[:, :dim, dim:], products[:, dim:, dim:]
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #d9e2a91c
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #29d75684
 def deep_clustering_loss(
     embedding: Tensor,  # (batch, bin, dim)
     assignment: Tensor,  # (batch, bin, source), one-hot
@@ -76,7 +76,7 @@ def deep_clustering_loss(
         VV, VY, YY = (M.square().sum((1, 2)) for M in _grams(embedding, assignment, weight))
         return (VV - 2 * VY + YY).mean()
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #cc7f3257
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #4c91db61
 def active_bins(
     mag: Tensor,  # (..., frequency, frame), magnitudes
     threshold_db: float = -40.0,  # relative to the loudest bin
@@ -84,10 +84,10 @@ def active_bins(
     """Where the spectrogram is no more than so many dB below its loudest bin."""
     return mag > mag.amax((-2, -1), keepdim=True) * 10 ** (threshold_db / 20)
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #1e66a1d2
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #e8ca1234
 WEIGHTS = ("active", "ratio", "none")
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #f00a216d
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #fb67a16c
 def bin_weights(
     mag: Tensor,  # (batch, frequency, frame), magnitudes of the mixture
     kind: str = "active",  # "active": 1 where loud, else 0; "ratio": by magnitude; "none": 1
@@ -105,7 +105,7 @@ def bin_weights(
         weight = active_bins(mag, threshold_db).to(mag)
     return rearrange(weight, "batch frequency frame -> batch (frequency frame)")
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #dc6ea1d2
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #c7d6141a
 def dominant_source(
     src: Tensor,  # (batch, source, frequency, frame), spectra or magnitudes
 ) -> Tensor:  # (batch, bin, source), one-hot; bin = frequency * frame
@@ -113,7 +113,7 @@ def dominant_source(
     mask = ideal_binary_mask(src[:, :, None])
     return rearrange(mask, "batch source 1 frequency frame -> batch (frequency frame) source")
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #4a648d5c
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #4552c69c
 def whitened_loss(
     embedding: Tensor,  # (batch, bin, dim)
     assignment: Tensor,  # (batch, bin, source), one-hot
@@ -132,7 +132,7 @@ def whitened_loss(
         share = YY.diagonal(dim1=1, dim2=2).clamp(min=torch.finfo(VV.dtype).eps)
         return (1 - solved.sum(1) / share).mean()
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #eb63652d
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #ff48aeb3
 def log_magnitude(
     spec: Tensor,  # (batch, frequency, frame), complex
     threshold_db: float = -40.0,  # louder bins, relative to the loudest, set mean and spread
@@ -148,7 +148,7 @@ def log_magnitude(
     spread = ((level - mean).square() * active).sum((1, 2), keepdim=True) / count
     return rearrange((level - mean) / (spread.sqrt() + 1), "batch f t -> batch t f")
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #58e46c0d
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #51404c05
 class SpectralBLSTM(nn.Module):
     """Mono waves to spectra, spectra to what a bidirectional LSTM makes of them, and back."""
 
@@ -182,12 +182,12 @@ class SpectralBLSTM(nn.Module):
         masked = apply_mask(mask[:, :, None], spec[:, None])
         return self.stft.inverse(masked, max(length, self.stft.n_fft))[..., :length]
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #64916b92
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #5ce3eaec
 ACTIVATIONS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "none": torch.positive}
 SQUASH = {"softmax": partial(torch.softmax, dim=1), "sigmoid": torch.sigmoid}
 HEADS = ("mask", "cluster")
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #dc8bb8c0
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #4f5e0568
 class EmbeddingHead(nn.Module):
     """From the states of a frame to a vector of length 1 for each of its bins."""
 
@@ -208,7 +208,7 @@ class EmbeddingHead(nn.Module):
         vectors = rearrange(self.activation(self.linear(states)), shape, dim=self.dim)
         return nn.functional.normalize(vectors, dim=-1)
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #5a42b5b5
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #e242d98b
 class Clusters(NamedTuple):
     """What `kmeans` finds; the heaviest cluster comes first."""
 
@@ -216,14 +216,14 @@ class Clusters(NamedTuple):
     centres: Tensor  # (batch, cluster, dim)
     inertia: Tensor  # (batch,), weighted sum of squared distances to the nearest centre
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #eae4784a
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #4c4ac230
 def _distances(points: Tensor, centres: Tensor) -> Tensor:
     """Squared distances (batch, point, cluster)."""
     inner = points @ centres.mT
     norms = points.square().sum(-1)[..., None] + centres.square().sum(-1)[:, None]
     return (norms - 2 * inner).clamp(min=0)
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #70f3d3b0
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #767d0797
 def _lloyd(points: Tensor, weight: Tensor, centres: Tensor, n_iter: int) -> Clusters:
     """Assign points to centres and move centres to their points, until nothing changes."""
     labels = _distances(points, centres).argmin(-1)
@@ -238,14 +238,14 @@ def _lloyd(points: Tensor, weight: Tensor, centres: Tensor, n_iter: int) -> Clus
     apart = points - torch.take_along_dim(centres, labels[..., None], 1)
     return Clusters(labels, centres, (weight * apart.square().sum(-1)).sum(1))
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #5d5a20d5
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #f3112691
 def _pick(points: Tensor, chance: Tensor, draw: Tensor) -> Tensor:
     """One point (batch, 1, dim) for each item, drawn with these chances (batch, point)."""
     total = chance.double().cumsum(1)
     at = torch.searchsorted(total, draw * total[:, -1:], right=True)
     return torch.take_along_dim(points, at.clamp(max=points.shape[1] - 1)[..., None], 1)
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #427fbb0d
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #bd89d31b
 def _plus_plus(points: Tensor, weight: Tensor, draws: Tensor) -> Tensor:
     """Starting centres (batch, cluster, dim): each new one likely to be far from the others."""
     centres = _pick(points, weight, draws[0])
@@ -255,14 +255,14 @@ def _plus_plus(points: Tensor, weight: Tensor, draws: Tensor) -> Tensor:
         centres = torch.cat([centres, _pick(points, chance, draw)], 1)
     return centres
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #b9341979
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #9eb88958
 def _better(a: Clusters, b: Clusters) -> Clusters:
     """For each item, the one of lower inertia."""
     wins = a.inertia < b.inertia
     shaped = (wins[:, None], wins[:, None, None], wins)
     return Clusters(*(torch.where(w, x, y) for w, x, y in zip(shaped, a, b)))
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #e2f5ee0d
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #a1d9c0a8
 def _heaviest_first(found: Clusters, weight: Tensor) -> Clusters:
     """Number the clusters by their weight, so that the number means something."""
     member = nn.functional.one_hot(found.labels, found.centres.shape[1]).to(weight)
@@ -270,7 +270,7 @@ def _heaviest_first(found: Clusters, weight: Tensor) -> Clusters:
     labels = torch.take_along_dim(order.argsort(dim=1), found.labels, 1)
     return Clusters(labels, torch.take_along_dim(found.centres, order[..., None], 1), found.inertia)
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #f7f7918b
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #cd98b461
 @torch.no_grad()
 def kmeans(
     points: Tensor,  # (batch, point, dim)
@@ -298,7 +298,7 @@ def kmeans(
         best = found if best is None else _better(found, best)
     return _heaviest_first(best, weight)
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #9757530e
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #ce49ff42
 def mask_loss(
     mask: Tensor,  # (batch, source, frequency, frame), estimated
     mix: Tensor,  # (batch, frequency, frame), complex
@@ -317,7 +317,7 @@ def mask_loss(
     total = mag.sum((1, 2, 3)).clamp(min=torch.finfo(mag.dtype).tiny)
     return (torch.stack(orders).amin(0) / total).mean()
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #cc8bd896
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #da95fc2e
 def _check_choices(n_src: int, **given: str) -> tuple[str, ...]:
     """The names of the sources, or a ValueError for a setting that means nothing."""
     if n_src < 2:
@@ -329,7 +329,7 @@ def _check_choices(n_src: int, **given: str) -> tuple[str, ...]:
             raise ValueError(f"{name} is {value!r}, but must be one of {choice}")
     return tuple(f"s{k + 1}" for k in range(n_src))
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #6fb5e4ba
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #00bd8361
 def _check_target(mix: Tensor, src: Tensor, n_src: int | None = None) -> None:
     """Raise a one-line ValueError unless `src` holds sources of `mix`, `n_src` if given."""
     if src.ndim != 4 or (src.shape[0], *src.shape[2:]) != tuple(mix.shape):
@@ -339,7 +339,7 @@ def _check_target(mix: Tensor, src: Tensor, n_src: int | None = None) -> None:
         advice = "construct it with n_src, or train DeepClustering, which takes any number"
         raise ValueError(f"src has {src.shape[1]} sources, but the mask head {n_src}; {advice}")
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #79c48b08
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #142566f5
 class _Clustering(Network):
     """What networks with a `body` and an `embedding` head do."""
 
@@ -362,7 +362,7 @@ class _Clustering(Network):
         cost = whitened_loss if self.whitened else deep_clustering_loss
         return cost(self.embedding(states), dominant_source(src), weight)
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #0cc20923
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #71274bca
 class _OneHead(_Clustering):
     """What a network does that has a head for embeddings only."""
 
@@ -376,7 +376,7 @@ class _OneHead(_Clustering):
         spec = self.body.spectrum(mix)
         return self._clustering_loss(self.body(spec), spec, self.body.spectrum(src))
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #03fbf58f
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #459b49bc
 class DeepClustering(_OneHead):
     """A vector for every bin, such that the bins of one voice point the same way.
 
@@ -407,7 +407,7 @@ class DeepClustering(_OneHead):
         self.body = SpectralBLSTM(n_fft, hop, hidden, layers, dropout)
         self.embedding = EmbeddingHead(2 * hidden, n_fft // 2 + 1, dim, activation)
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #030d63a8
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #da60d8ec
 class _TwoHeads(_Clustering):
     """What a network does that has a head for embeddings and one for masks."""
 
@@ -433,7 +433,7 @@ class _TwoHeads(_Clustering):
         clusters = self._clustering_loss(states, spec, src)
         return self.alpha * clusters + (1 - self.alpha) * masks
 
-# %% ../../nbs/3_masking/22_deep_clustering.ipynb #188f170d
+# %% ../../nbs/3_masking/22_deep_clustering.ipynb #7af86b70
 class Chimera(_TwoHeads):
     """Deep clustering with a second head, which says the masks directly.
 
