@@ -192,7 +192,7 @@ def main() -> None:
         "command": "python benchmarks/learner.py",
         "arguments": " ".join(sys.argv[1:]),
         "date": date.today().isoformat(),
-        "device": f"{args.threads} CPU threads",
+        "device": f"{args.threads} CPU cores",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "network": "torchaudio.models.ConvTasNet(num_sources=2, msk_activate='relu')",
         "statistic": "median over steps, loops alternating step by step; the worst batch size",

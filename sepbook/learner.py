@@ -6,7 +6,7 @@
 __all__ = ['SCHEDULES', 'OPTIMIZERS', 'COLUMNS', 'Network', 'mix_seeds', 'seed_all', 'epoch_order', 'Objective', 'lr_factor',
            'EMA', 'atomic', 'save_state', 'load_state', 'curve_svg', 'Learner']
 
-# %% ../nbs/3_masking/20_learner.ipynb #18e64e22
+# %% ../nbs/3_masking/20_learner.ipynb #62ca60b6
 import inspect
 import json
 import math
@@ -24,13 +24,13 @@ from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-# %% ../nbs/3_masking/20_learner.ipynb #990fb63c
+# %% ../nbs/3_masking/20_learner.ipynb #30abb4a8
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-# %% ../nbs/3_masking/20_learner.ipynb #cd8d94f4
+# %% ../nbs/3_masking/20_learner.ipynb #89070b58
 def _recorded(cls: type, args: tuple, kwargs: dict) -> dict:
     """The constructor's arguments with their defaults, as JSON holds them."""
     signature = inspect.signature(cls.__init__)
@@ -45,7 +45,7 @@ def _recorded(cls: type, args: tuple, kwargs: dict) -> dict:
             config |= config.pop(parameter.name)
     return _through_json(cls.__name__, config)
 
-# %% ../nbs/3_masking/20_learner.ipynb #42168f1e
+# %% ../nbs/3_masking/20_learner.ipynb #976b38c8
 def _through_json(name: str, config: dict) -> dict:
     """The arguments as they come back from a file: tuples are lists."""
     try:
@@ -53,7 +53,7 @@ def _through_json(name: str, config: dict) -> dict:
     except TypeError as error:
         raise TypeError(f"{name} takes only numbers, strings and lists: {error}") from None
 
-# %% ../nbs/3_masking/20_learner.ipynb #162c2e3d
+# %% ../nbs/3_masking/20_learner.ipynb #3f12067a
 class _Recorded(nn.Module):
     """A module that keeps its constructor's arguments in `config`, ready for JSON."""
 
@@ -62,7 +62,7 @@ class _Recorded(nn.Module):
         module.__dict__["config"] = _recorded(cls, args, kwargs)
         return module
 
-# %% ../nbs/3_masking/20_learner.ipynb #192d42d9
+# %% ../nbs/3_masking/20_learner.ipynb #115de452
 def _shape_fault(mix: Tensor, network: "Network") -> str | None:
     """What is wrong with the shape of a batch of mixtures; None if nothing is."""
     if mix.ndim != 3 or 0 in mix.shape:
@@ -74,7 +74,7 @@ def _shape_fault(mix: Tensor, network: "Network") -> str | None:
         return f"has {mix.shape[1]} channels, but {takes}; {cure}"
     return None
 
-# %% ../nbs/3_masking/20_learner.ipynb #201731a9
+# %% ../nbs/3_masking/20_learner.ipynb #8058eb1b
 def _number_fault(mix: Tensor, network: "Network") -> str | None:
     """What is wrong with the numbers in a batch of mixtures; None if nothing is."""
     if torch.compiler.is_compiling():
@@ -87,7 +87,7 @@ def _number_fault(mix: Tensor, network: "Network") -> str | None:
         return "holds NaN or infinity; find where they come from, or use torch.nan_to_num"
     return None
 
-# %% ../nbs/3_masking/20_learner.ipynb #2e717544
+# %% ../nbs/3_masking/20_learner.ipynb #592264e5
 class Network(_Recorded):
     """A separator with weights: the base of all networks.
 
@@ -118,7 +118,7 @@ class Network(_Recorded):
         """Return `mix` if this network takes it. Raises: TypeError, ValueError in one line."""
         return _checked(mix, self)
 
-# %% ../nbs/3_masking/20_learner.ipynb #d70946c7
+# %% ../nbs/3_masking/20_learner.ipynb #fcd68667
 def _checked(mix: Tensor, network: Network) -> Tensor:
     """Return `mix`, or raise with what is wrong."""
     if torch.jit.is_tracing():
@@ -130,12 +130,12 @@ def _checked(mix: Tensor, network: Network) -> Tensor:
         raise ValueError(f"mix {fault}")
     return mix
 
-# %% ../nbs/3_masking/20_learner.ipynb #35756a18
+# %% ../nbs/3_masking/20_learner.ipynb #ac85fe93
 def mix_seeds(*keys: int) -> int:  # numbers >= 0: a seed, and what it is for
     """One seed of 63 bits from several numbers; other numbers, another seed."""
     return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
-# %% ../nbs/3_masking/20_learner.ipynb #fe56773f
+# %% ../nbs/3_masking/20_learner.ipynb #682c01a9
 def seed_all(*keys: int) -> None:  # as for mix_seeds
     """Seed Python, NumPy and torch (on all devices)."""
     seed = mix_seeds(*keys)
@@ -143,7 +143,7 @@ def seed_all(*keys: int) -> None:  # as for mix_seeds
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
-# %% ../nbs/3_masking/20_learner.ipynb #16d0de5f
+# %% ../nbs/3_masking/20_learner.ipynb #221b5de4
 @contextmanager
 def _own_randomness() -> Iterator[None]:
     """Leave the caller's random numbers as they were found."""
@@ -156,7 +156,7 @@ def _own_randomness() -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(numpy)
 
-# %% ../nbs/3_masking/20_learner.ipynb #9c3fd651
+# %% ../nbs/3_masking/20_learner.ipynb #73dafed1
 def epoch_order(
     n: int,  # items in the data set
     epoch: int,  # counted from 0
@@ -169,7 +169,7 @@ def epoch_order(
     draw = torch.Generator().manual_seed(mix_seeds(seed, 1, epoch))
     return torch.randperm(n, generator=draw).tolist()
 
-# %% ../nbs/3_masking/20_learner.ipynb #6a2805c9
+# %% ../nbs/3_masking/20_learner.ipynb #87beda82
 class _Batches:
     """Lists of (epoch, item) for this process, from any batch of an epoch on."""
 
@@ -191,7 +191,7 @@ class _Batches:
             first = batch * self.size + self.rank * self.share
             yield [(self.epoch, i) for i in order[first : first + self.share]]
 
-# %% ../nbs/3_masking/20_learner.ipynb #0d8b1733
+# %% ../nbs/3_masking/20_learner.ipynb #aae5f286
 class _Numbered(Dataset):
     """A data set whose items depend on (seed, epoch, item) only, in whichever worker."""
 
@@ -209,7 +209,7 @@ class _Numbered(Dataset):
             error.add_note(f"This happened with item {item} of the data set in epoch {epoch}.")
             raise
 
-# %% ../nbs/3_masking/20_learner.ipynb #055a03a3
+# %% ../nbs/3_masking/20_learner.ipynb #d0013a82
 def _stack(items: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """One batch from items of one shape."""
     if len(shapes := {tuple(src.shape) for _, src in items}) > 1:
@@ -218,7 +218,7 @@ def _stack(items: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     mix, src = zip(*items)
     return torch.stack(mix), torch.stack(src)
 
-# %% ../nbs/3_masking/20_learner.ipynb #7c06cf9e
+# %% ../nbs/3_masking/20_learner.ipynb #f7e232b8
 def _group(items: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
     """Several batches, each of items of one shape."""
     groups: dict[tuple, list] = {}
@@ -226,7 +226,7 @@ def _group(items: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]
         groups.setdefault(tuple(item[1].shape), []).append(item)
     return [_stack(group) for group in groups.values()]
 
-# %% ../nbs/3_masking/20_learner.ipynb #4a571435
+# %% ../nbs/3_masking/20_learner.ipynb #f2dd42a7
 class Objective(nn.Module):
     """Model and loss as one module, so that whatever wraps it sees every call the loss makes."""
 
@@ -248,7 +248,7 @@ class Objective(nn.Module):
                 loss = self.criterion(self.model, mix, src)
         return _scalar(loss, self.training and torch.is_grad_enabled())
 
-# %% ../nbs/3_masking/20_learner.ipynb #63e43103
+# %% ../nbs/3_masking/20_learner.ipynb #f027e876
 def _scalar(loss: Tensor, trains: bool) -> Tensor:
     """The loss if it can be trained with; else a ValueError."""
     if not isinstance(loss, Tensor) or loss.ndim:
@@ -258,10 +258,10 @@ def _scalar(loss: Tensor, trains: bool) -> Tensor:
         raise ValueError("the loss depends on no weight that is trained; compute it without detach")
     return loss.float() if loss.dtype in (torch.bfloat16, torch.float16) else loss
 
-# %% ../nbs/3_masking/20_learner.ipynb #73ba2994
+# %% ../nbs/3_masking/20_learner.ipynb #76a497d8
 SCHEDULES = ("constant", "cosine", "plateau", "halving")
 
-# %% ../nbs/3_masking/20_learner.ipynb #834382ec
+# %% ../nbs/3_masking/20_learner.ipynb #0f772b14
 def lr_factor(
     step: int,  # steps already made
     done: float,  # the part of the planned training that is over, 0 to 1
@@ -277,7 +277,7 @@ def lr_factor(
         return rise * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     return rise * 0.5**halvings
 
-# %% ../nbs/3_masking/20_learner.ipynb #cdd5355f
+# %% ../nbs/3_masking/20_learner.ipynb #408d830f
 class _Copies:
     """The trained parameters of a module, and writing other values into them."""
 
@@ -294,7 +294,7 @@ class _Copies:
         for name, p in self.live.items():
             p.copy_(values[name])
 
-# %% ../nbs/3_masking/20_learner.ipynb #dbf955c1
+# %% ../nbs/3_masking/20_learner.ipynb #2b8d08de
 class EMA(_Copies):
     """An exponential moving average of a module's trained parameters (equation 3)."""
 
@@ -329,7 +329,7 @@ class EMA(_Copies):
         finally:
             self.write(kept)
 
-# %% ../nbs/3_masking/20_learner.ipynb #0a82ee36
+# %% ../nbs/3_masking/20_learner.ipynb #121b6f23
 def _flatten(value: object, path: str, tensors: dict[str, Tensor]) -> object:
     """A tree that JSON can hold; its tensors go to `tensors` under their path."""
     if isinstance(value, Tensor):
@@ -346,7 +346,7 @@ def _flatten(value: object, path: str, tensors: dict[str, Tensor]) -> object:
         f"{path[1:]} is {type(value).__name__}, but a checkpoint holds tensors and numbers"
     )
 
-# %% ../nbs/3_masking/20_learner.ipynb #e5489f64
+# %% ../nbs/3_masking/20_learner.ipynb #045bb1aa
 def _unflatten(tree: object, tensors: dict[str, Tensor]) -> object:
     """The inverse of `_flatten`."""
     if not isinstance(tree, dict):
@@ -359,7 +359,7 @@ def _unflatten(tree: object, tensors: dict[str, Tensor]) -> object:
     items = [_unflatten(v, tensors) for v in value]
     return tuple(items) if kind == "tuple" else items
 
-# %% ../nbs/3_masking/20_learner.ipynb #2b20c7fd
+# %% ../nbs/3_masking/20_learner.ipynb #0981fe9b
 @contextmanager
 def atomic(
     path: str | Path,  # the file to be
@@ -375,7 +375,7 @@ def atomic(
     finally:
         temporary.unlink(missing_ok=True)
 
-# %% ../nbs/3_masking/20_learner.ipynb #cae71e0c
+# %% ../nbs/3_masking/20_learner.ipynb #81aae0b1
 def _checksum(tensors: dict[str, Tensor]) -> int:
     """CRC-32 over all bytes, in the order of the names."""
     crc = 0
@@ -383,7 +383,7 @@ def _checksum(tensors: dict[str, Tensor]) -> int:
         crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), crc)
     return crc
 
-# %% ../nbs/3_masking/20_learner.ipynb #825982ee
+# %% ../nbs/3_masking/20_learner.ipynb #8e175763
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous tensors on the CPU that share no memory."""
     out, seen = {}, set()
@@ -395,7 +395,7 @@ def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         seen.add(out[name].untyped_storage().data_ptr())
     return out
 
-# %% ../nbs/3_masking/20_learner.ipynb #e461b5ee
+# %% ../nbs/3_masking/20_learner.ipynb #d390d978
 def save_state(
     state: dict,  # nested dictionaries, lists, numbers, strings and tensors
     path: str | Path,  # a .safetensors file
@@ -414,7 +414,7 @@ def save_state(
     except SafetensorError as error:
         raise OSError(f"can't write {Path(path).name}: {str(error).splitlines()[0]}") from None
 
-# %% ../nbs/3_masking/20_learner.ipynb #9e8ee233
+# %% ../nbs/3_masking/20_learner.ipynb #a46be378
 def load_state(
     path: str | Path,  # a file written by save_state
 ) -> dict:  # the state
@@ -433,7 +433,7 @@ def load_state(
         advice = "remove it to start again, or bring an intact copy"
         raise ValueError(f"{Path(path).name} is damaged ({reason}); {advice}") from None
 
-# %% ../nbs/3_masking/20_learner.ipynb #3efebdce
+# %% ../nbs/3_masking/20_learner.ipynb #a69a3d72
 @dataclass
 class _Where:
     """Where a training stands: what a checkpoint holds besides tensors."""
@@ -451,7 +451,7 @@ class _Where:
     losses: list = field(default_factory=list)  # since the last row of the log
     norms: list = field(default_factory=list)
 
-# %% ../nbs/3_masking/20_learner.ipynb #59d53050
+# %% ../nbs/3_masking/20_learner.ipynb #075e572a
 @dataclass
 class _Goal:
     """When to stop, counted from the very first step."""
@@ -464,7 +464,7 @@ class _Goal:
         parts = [step / self.steps] if self.steps else []
         return max(parts + ([seconds / (60 * self.minutes)] if self.minutes else []))
 
-# %% ../nbs/3_masking/20_learner.ipynb #29c2c4ff
+# %% ../nbs/3_masking/20_learner.ipynb #8ef33e5d
 def _goal(minutes: float | None, epochs: float | None, steps: int | None, length: int) -> _Goal:
     """The goal of a call of fit; `length` is that of an epoch in steps."""
     given = {"minutes": minutes, "epochs": epochs, "steps": steps}
@@ -476,7 +476,7 @@ def _goal(minutes: float | None, epochs: float | None, steps: int | None, length
     limits = [n for n in (steps, epochs and math.ceil(epochs * length)) if n is not None]
     return _Goal(minutes, min(limits) if limits else None)
 
-# %% ../nbs/3_masking/20_learner.ipynb #a617f569
+# %% ../nbs/3_masking/20_learner.ipynb #282b7ae2
 class _Log:
     """Rows of numbers: in memory, and as JSON lines where there is a folder."""
 
@@ -498,7 +498,7 @@ class _Log:
             with atomic(self.path) as temporary:
                 temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
-# %% ../nbs/3_masking/20_learner.ipynb #415425cb
+# %% ../nbs/3_masking/20_learner.ipynb #f5b00e37
 def _row(line: str) -> dict | None:
     """A row of the log, or None for a line that was cut off."""
     try:
@@ -506,12 +506,12 @@ def _row(line: str) -> dict | None:
     except ValueError:
         return None
 
-# %% ../nbs/3_masking/20_learner.ipynb #446d2399
+# %% ../nbs/3_masking/20_learner.ipynb #96839a63
 def _latest(rows: list[dict], key: str) -> float | None:
     """The last value that a column has."""
     return next((row[key] for row in reversed(rows) if row.get(key) is not None), None)
 
-# %% ../nbs/3_masking/20_learner.ipynb #485dcd01
+# %% ../nbs/3_masking/20_learner.ipynb #f21f22d8
 class _Quiet:
     """Shows nothing."""
 
@@ -524,7 +524,7 @@ class _Quiet:
     def close(self, where: _Where) -> None:
         """At the end."""
 
-# %% ../nbs/3_masking/20_learner.ipynb #7e1bb3c8
+# %% ../nbs/3_masking/20_learner.ipynb #b0d40431
 class _Bar(_Quiet):
     """A bar for the terminal, with the live loss."""
 
@@ -545,7 +545,7 @@ class _Bar(_Quiet):
         if self.bar is not None:
             self.bar.close()
 
-# %% ../nbs/3_masking/20_learner.ipynb #0cbc91bd
+# %% ../nbs/3_masking/20_learner.ipynb #46c7e82f
 def _tqdm(total: int | None, initial: int) -> object:
     """A bar that moves five times a second; in a file of output, twice a minute."""
     from tqdm import tqdm
@@ -553,7 +553,7 @@ def _tqdm(total: int | None, initial: int) -> object:
     patience = 0.2 if sys.stderr.isatty() else 30
     return tqdm(total=total, initial=initial, mininterval=patience, unit="step")
 
-# %% ../nbs/3_masking/20_learner.ipynb #db8add04
+# %% ../nbs/3_masking/20_learner.ipynb #9fac8af9
 def curve_svg(
     rows: Sequence[dict],  # the log: step, loss, valid
     width: int = 360,  # pixels
@@ -572,26 +572,27 @@ def curve_svg(
     size = f'width="{width}" height="{height}" role="img" aria-label="loss against steps"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{drawn}</svg>'
 
-# %% ../nbs/3_masking/20_learner.ipynb #17a6567f
+# %% ../nbs/3_masking/20_learner.ipynb #8b354205
 def _polyline(points: list[tuple[float, float]], color: str) -> str:
     """A curve of an SVG picture."""
     at = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return f'<polyline points="{at}" fill="none" stroke="{color}" stroke-width="1.5"/>'
 
-# %% ../nbs/3_masking/20_learner.ipynb #12bf47d6
+# %% ../nbs/3_masking/20_learner.ipynb #ffb17cab
 def _label(y: float, value: float) -> str:
     """A number on the left of an SVG picture."""
     return f'<text x="54" y="{y}" text-anchor="end" font-size="10" fill="gray">{value:.3g}</text>'
 
-# %% ../nbs/3_masking/20_learner.ipynb #a13e52da
+# %% ../nbs/3_masking/20_learner.ipynb #973c5b80
 def _line(rows: list[dict], where: _Where) -> str:
     """How the training stands, in one line."""
     parts = [f"step {where.step}"] + ([f"epoch {rows[-1]['epoch']}"] if rows else [])
     values = [(key, _latest(rows, key)) for key in ("loss", "valid")]
     parts += [f"{key} {value:.4g}" for key, value in values if value is not None]
-    return " · ".join([*parts, f"{where.skipped} skipped, {where.seconds:.0f} s"])
+    parts += [f"{where.skipped} skipped"] if where.skipped else []
+    return " · ".join([*parts, f"{where.seconds:.0f} s"])
 
-# %% ../nbs/3_masking/20_learner.ipynb #03be1d70
+# %% ../nbs/3_masking/20_learner.ipynb #c20c91a1
 class _Curve(_Quiet):
     """A live curve and a line of text for a notebook."""
 
@@ -613,17 +614,17 @@ class _Curve(_Quiet):
             self.handle.update(picture)
         self.shown = time.perf_counter()
 
-# %% ../nbs/3_masking/20_learner.ipynb #fbb55a69
+# %% ../nbs/3_masking/20_learner.ipynb #cfff94a8
 def _display(wanted: bool) -> type[_Quiet]:
     """What suits the place we run in."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     notebook = type(shell).__name__ == "ZMQInteractiveShell"
     return _Quiet if not wanted else _Curve if notebook else _Bar
 
-# %% ../nbs/3_masking/20_learner.ipynb #f893e7fc
+# %% ../nbs/3_masking/20_learner.ipynb #77c0adda
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD", "rmsprop": "RMSprop"}
 
-# %% ../nbs/3_masking/20_learner.ipynb #c9aa737a
+# %% ../nbs/3_masking/20_learner.ipynb #4ab70a7a
 def _optimizer(kind: str | Callable, objective: nn.Module, lr: float) -> torch.optim.Optimizer:
     """The optimiser of everything that wants gradients."""
     params = [p for p in objective.parameters() if p.requires_grad]
@@ -636,7 +637,7 @@ def _optimizer(kind: str | Callable, objective: nn.Module, lr: float) -> torch.o
         raise ValueError(f"optimizer is {kind!r}, but must be one of {known}, or f(params, lr=)")
     return getattr(torch.optim, OPTIMIZERS[kind])(params, lr=lr)
 
-# %% ../nbs/3_masking/20_learner.ipynb #4b16fb1d
+# %% ../nbs/3_masking/20_learner.ipynb #eadaebbc
 def _writable(folder: str | Path | None) -> Path | None:
     """The folder, made if need be; PermissionError if it can't be written to."""
     if folder is None:
@@ -652,7 +653,7 @@ def _writable(folder: str | Path | None) -> Path | None:
         raise PermissionError(f"can't write to {str(folder)!r}: {reason}; {advice}") from None
     return Path(folder)
 
-# %% ../nbs/3_masking/20_learner.ipynb #a2f7d28b
+# %% ../nbs/3_masking/20_learner.ipynb #4559c2a3
 def _check_data(data: Dataset | None, name: str) -> None:
     """Raise unless `data` is a data set with a length above zero."""
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
@@ -660,7 +661,7 @@ def _check_data(data: Dataset | None, name: str) -> None:
     if len(data) == 0:
         raise ValueError(f"the data set {name} is empty; give at least one item (mix, src)")
 
-# %% ../nbs/3_masking/20_learner.ipynb #1b3c5dc6
+# %% ../nbs/3_masking/20_learner.ipynb #bb2ffafa
 def _check_options(learner: "Learner") -> None:
     """Raise ValueError for options that mean nothing."""
     _check_data(learner.train, "train")
@@ -675,11 +676,11 @@ def _check_options(learner: "Learner") -> None:
         raise ValueError(f"precision is {learner.precision!r}, but must be 'no' or 'bf16'")
     _check_numbers(learner)
 
-# %% ../nbs/3_masking/20_learner.ipynb #e808543d
+# %% ../nbs/3_masking/20_learner.ipynb #22e131ed
 _RANGES = {"batch_size": 1, "lr": 0, "warmup": 0, "halve_after": 1, "seed": 0, "workers": 0}
 _RANGES |= {"checkpoint_minutes": 0, "log_every": 1, "ema": 0, "clip": 0, "patience": 1}
 
-# %% ../nbs/3_masking/20_learner.ipynb #b5467535
+# %% ../nbs/3_masking/20_learner.ipynb #5eef1d62
 def _check_numbers(learner: "Learner") -> None:
     """Raise ValueError for numbers out of range."""
     for name, least in _RANGES.items():
@@ -691,21 +692,21 @@ def _check_numbers(learner: "Learner") -> None:
     if learner.clip == 0 or learner.lr == 0:
         raise ValueError("clip and lr must be above 0; clip=None turns clipping off")
 
-# %% ../nbs/3_masking/20_learner.ipynb #c9a7478f
+# %% ../nbs/3_masking/20_learner.ipynb #4eaa6d88
 def _open(learner: "Learner") -> None:
     """Folder, log and record."""
     keeps = learner.folder and learner.accelerator.is_main_process
     learner.folder, learner.where = _writable(learner.folder), _Where()
     learner.history = _Log(learner.folder / "log.jsonl" if keeps else None)
 
-# %% ../nbs/3_masking/20_learner.ipynb #e20c0dac
+# %% ../nbs/3_masking/20_learner.ipynb #d64b6059
 def _join(learner: "Learner") -> None:
     """Find out which process of how many this is."""
     from accelerate import Accelerator
 
     learner.accelerator = learner.accelerator or Accelerator()
 
-# %% ../nbs/3_masking/20_learner.ipynb #c0488deb
+# %% ../nbs/3_masking/20_learner.ipynb #1fbb03a1
 def _build(learner: "Learner") -> None:
     """Objective, optimiser and average, on the device."""
     bf16 = "bf16" in (learner.precision, learner.accelerator.mixed_precision)
@@ -717,7 +718,7 @@ def _build(learner: "Learner") -> None:
     learner.wrapped, learner.stepper = both
     learner.average = EMA(learner.objective, learner.ema) if learner.ema else None
 
-# %% ../nbs/3_masking/20_learner.ipynb #68f76ca5
+# %% ../nbs/3_masking/20_learner.ipynb #be70f98d
 def _share(learner: "Learner") -> None:
     """Which items this process fetches."""
     world, rank = learner.accelerator.num_processes, learner.accelerator.process_index
@@ -728,20 +729,20 @@ def _share(learner: "Learner") -> None:
         raise ValueError(f"{size} can't be shared equally by {world} processes; change it")
     learner.valid_share = [(0, i) for i in range(rank, len(learner.valid or ()), world)]
 
-# %% ../nbs/3_masking/20_learner.ipynb #428059ee
+# %% ../nbs/3_masking/20_learner.ipynb #af0a59e7
 def _loader(learner: "Learner", data: Dataset, **how) -> DataLoader:
     """A loader for numbered items."""
     keep = dict(persistent_workers=learner.workers > 0, num_workers=learner.workers)
     pin = learner.accelerator.device.type == "cuda"
     return DataLoader(_Numbered(data, learner.seed), **how, **keep, pin_memory=pin)
 
-# %% ../nbs/3_masking/20_learner.ipynb #a5bce424
+# %% ../nbs/3_masking/20_learner.ipynb #2c4baedb
 def _to_device(learner: "Learner", batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """A batch where the model is."""
     device = learner.accelerator.device
     return tuple(part.to(device, non_blocking=True) for part in batch)
 
-# %% ../nbs/3_masking/20_learner.ipynb #588306a2
+# %% ../nbs/3_masking/20_learner.ipynb #816a9021
 def _rest_of_epoch(learner: "Learner") -> Iterator[tuple[Tensor, Tensor]]:
     """The batches from the present step to the end of its epoch."""
     batches = learner.batches
@@ -752,7 +753,7 @@ def _rest_of_epoch(learner: "Learner") -> Iterator[tuple[Tensor, Tensor]]:
     for batch in learner.loader:
         yield _to_device(learner, batch)
 
-# %% ../nbs/3_masking/20_learner.ipynb #546f3de1
+# %% ../nbs/3_masking/20_learner.ipynb #c0ee6c83
 def _valid_batches(learner: "Learner") -> Iterator[tuple[Tensor, Tensor]]:
     """This process's share of the validation set, in batches of items of one shape."""
     if learner.valid_loader is None:
@@ -762,7 +763,7 @@ def _valid_batches(learner: "Learner") -> Iterator[tuple[Tensor, Tensor]]:
         for group in groups:
             yield _to_device(learner, group)
 
-# %% ../nbs/3_masking/20_learner.ipynb #b7774bc7
+# %% ../nbs/3_masking/20_learner.ipynb #73cb48ff
 def _train_step(learner: "Learner", mix: Tensor, src: Tensor) -> float:
     """Forward, backward, clip, step, average; returns the loss."""
     where = learner.where
@@ -777,7 +778,7 @@ def _train_step(learner: "Learner", mix: Tensor, src: Tensor) -> float:
     where.losses.append(loss)
     return loss
 
-# %% ../nbs/3_masking/20_learner.ipynb #16d11a64
+# %% ../nbs/3_masking/20_learner.ipynb #f63d4642
 def _set_lr(learner: "Learner") -> None:
     """The learning rates of this step."""
     how = (learner.schedule, learner.warmup, learner.where.halvings)
@@ -785,7 +786,7 @@ def _set_lr(learner: "Learner") -> None:
     for group, lr in zip(learner.optimizer.param_groups, learner.base_lr):
         group["lr"] = lr * factor
 
-# %% ../nbs/3_masking/20_learner.ipynb #815d8d34
+# %% ../nbs/3_masking/20_learner.ipynb #4ed486f7
 def _gradient(learner: "Learner", mix: Tensor, src: Tensor) -> tuple[Tensor, Tensor]:
     """The loss, and the norm of its gradient before clipping."""
     learner.optimizer.zero_grad()
@@ -794,7 +795,7 @@ def _gradient(learner: "Learner", mix: Tensor, src: Tensor) -> tuple[Tensor, Ten
     limit = math.inf if learner.clip is None else learner.clip
     return loss, learner.accelerator.clip_grad_norm_(learner.params, limit)
 
-# %% ../nbs/3_masking/20_learner.ipynb #eb1216f5
+# %% ../nbs/3_masking/20_learner.ipynb #1afd7d70
 def _gradient_or_blame(learner: "Learner", mix: Tensor, src: Tensor) -> tuple[Tensor, Tensor]:
     """`_gradient`; if it fails because the data hold NaN, say which items."""
     try:
@@ -804,7 +805,7 @@ def _gradient_or_blame(learner: "Learner", mix: Tensor, src: Tensor) -> tuple[Te
             _give_up(learner, "the data are not finite", mix, src)
         raise
 
-# %% ../nbs/3_masking/20_learner.ipynb #c604705f
+# %% ../nbs/3_masking/20_learner.ipynb #beac3ab9
 def _agree(learner: "Learner", loss: Tensor, norm: Tensor) -> list[float]:
     """Loss, norm, clock and the wish to stop, the same in all processes."""
     mine = torch.stack([loss.detach().float(), norm.float()])
@@ -814,12 +815,12 @@ def _agree(learner: "Learner", loss: Tensor, norm: Tensor) -> list[float]:
     mine = torch.cat([mine, torch.tensor(others).to(mine)])
     return learner.accelerator.reduce(mine, "mean").tolist()
 
-# %% ../nbs/3_masking/20_learner.ipynb #a10c0bd7
+# %% ../nbs/3_masking/20_learner.ipynb #eb351764
 def _clock(learner: "Learner") -> float:
     """Seconds trained so far."""
     return learner.before + time.perf_counter() - learner.started
 
-# %% ../nbs/3_masking/20_learner.ipynb #bb8c965e
+# %% ../nbs/3_masking/20_learner.ipynb #d773614f
 def _move(learner: "Learner", norm: float) -> None:
     """Make the step, unless the gradient is not finite."""
     where = learner.where
@@ -834,7 +835,7 @@ def _move(learner: "Learner", norm: float) -> None:
     if learner.average:
         learner.average.update()
 
-# %% ../nbs/3_masking/20_learner.ipynb #131dda59
+# %% ../nbs/3_masking/20_learner.ipynb #ce7d7965
 def _give_up(learner: "Learner", what: str, *batch: Tensor) -> None:
     """Raise FloatingPointError: one line on what happened, where, and what to do."""
     step, items = learner.where.step, _bad_items(learner, batch)
@@ -843,14 +844,14 @@ def _give_up(learner: "Learner", what: str, *batch: Tensor) -> None:
     place = f"at step {step + 1}, epoch {step // len(learner.batches) + 1}"
     raise FloatingPointError(f"{what} {place}{kept}; {advice}") from None
 
-# %% ../nbs/3_masking/20_learner.ipynb #0316532e
+# %% ../nbs/3_masking/20_learner.ipynb #3669e1cd
 def _bad_items(learner: "Learner", batch: Sequence[Tensor]) -> list[int]:
     """Which items of the present batch are not finite."""
     items = learner.batches.at(*divmod(learner.where.step, len(learner.batches)))
     bad = [i for part in batch for i, x in enumerate(part) if not bool(x.isfinite().all())]
     return sorted({items[i] for i in bad})
 
-# %% ../nbs/3_masking/20_learner.ipynb #0fd9f112
+# %% ../nbs/3_masking/20_learner.ipynb #62499f9d
 @contextmanager
 def _averaged(learner: "Learner") -> Iterator[None]:
     """The model in eval mode, with averaged weights if there are any."""
@@ -862,7 +863,7 @@ def _averaged(learner: "Learner") -> Iterator[None]:
     finally:
         learner.objective.train(trains)
 
-# %% ../nbs/3_masking/20_learner.ipynb #8f40b84d
+# %% ../nbs/3_masking/20_learner.ipynb #fe2100cd
 @torch.no_grad()
 def _validate(learner: "Learner") -> float:
     """The mean loss over the validation set, each item counted once."""
@@ -875,7 +876,7 @@ def _validate(learner: "Learner") -> float:
     total = learner.accelerator.reduce(total.to(device))
     return float(total[0] / total[1])
 
-# %% ../nbs/3_masking/20_learner.ipynb #2264928c
+# %% ../nbs/3_masking/20_learner.ipynb #f26c084d
 def _judge(learner: "Learner", valid: float, counts: bool = True) -> None:
     """Keep the best, or wait; stop at the end of patience."""
     where, learner.where.validated = learner.where, learner.where.step
@@ -888,7 +889,7 @@ def _judge(learner: "Learner", valid: float, counts: bool = True) -> None:
     if learner.patience and where.waited >= learner.patience:
         learner.done = 1.0
 
-# %% ../nbs/3_masking/20_learner.ipynb #574f446d
+# %% ../nbs/3_masking/20_learner.ipynb #01be93c6
 def _wait(learner: "Learner") -> None:
     """No progress: perhaps the learning rate is too high."""
     where = learner.where
@@ -896,7 +897,7 @@ def _wait(learner: "Learner") -> None:
     if learner.schedule == "plateau" and where.stuck >= learner.halve_after:
         where.halvings, where.stuck = where.halvings + 1, 0
 
-# %% ../nbs/3_masking/20_learner.ipynb #2cddc493
+# %% ../nbs/3_masking/20_learner.ipynb #f7457e03
 def _after_step(learner: "Learner") -> None:
     """What happens between two steps."""
     where, length = learner.where, len(learner.batches)
@@ -911,7 +912,7 @@ def _after_step(learner: "Learner") -> None:
     if time.perf_counter() - learner.saved >= 60 * learner.checkpoint_minutes:
         learner.save()
 
-# %% ../nbs/3_masking/20_learner.ipynb #a710b560
+# %% ../nbs/3_masking/20_learner.ipynb #1e093669
 def _end_of_epoch(learner: "Learner", epochs: int) -> None:
     """Validate, and draw the consequences."""
     if learner.schedule == "halving":
@@ -921,10 +922,10 @@ def _end_of_epoch(learner: "Learner", epochs: int) -> None:
         _judge(learner, valid)
     _add_row(learner, valid)
 
-# %% ../nbs/3_masking/20_learner.ipynb #a3cbe592
+# %% ../nbs/3_masking/20_learner.ipynb #1ae8d8cb
 COLUMNS = ("step", "epoch", "loss", "valid", "lr", "norm", "skipped", "seconds")
 
-# %% ../nbs/3_masking/20_learner.ipynb #97c52d78
+# %% ../nbs/3_masking/20_learner.ipynb #d35cb0b2
 def _add_row(learner: "Learner", valid: float | None = None) -> None:
     """One row of the log: means since the last one."""
     where, lr = learner.where, learner.optimizer.param_groups[0]["lr"]
@@ -936,7 +937,7 @@ def _add_row(learner: "Learner", valid: float | None = None) -> None:
     learner.history.add(row)
     _show_on_board(learner.board, row)
 
-# %% ../nbs/3_masking/20_learner.ipynb #3f6552cc
+# %% ../nbs/3_masking/20_learner.ipynb #585e590a
 def _open_board(learner: "Learner") -> object | None:
     """A TensorBoard writer, in the main process. Raises: ImportError, ValueError."""
     try:
@@ -949,14 +950,14 @@ def _open_board(learner: "Learner") -> object | None:
         return None
     return SummaryWriter(learner.folder / "tensorboard", purge_step=learner.where.step + 1)
 
-# %% ../nbs/3_masking/20_learner.ipynb #a8710eb7
+# %% ../nbs/3_masking/20_learner.ipynb #0bbfe306
 def _show_on_board(board: object | None, row: dict) -> None:
     """The numbers of a row, if there is a board."""
     for key in ("loss", "valid", "lr", "norm") if board else ():
         if row[key] is not None:
             board.add_scalar(key, row[key], row["step"])
 
-# %% ../nbs/3_masking/20_learner.ipynb #132850ff
+# %% ../nbs/3_masking/20_learner.ipynb #7a557a8d
 def _identity(learner: "Learner") -> dict:
     """What a checkpoint and a learner must have in common."""
     return {
@@ -969,7 +970,7 @@ def _identity(learner: "Learner") -> dict:
         "batch_size": learner.batches.size,
     }
 
-# %% ../nbs/3_masking/20_learner.ipynb #320df4d0
+# %% ../nbs/3_masking/20_learner.ipynb #1b71cfa3
 def _state(learner: "Learner") -> dict:
     """Everything that decides how the training goes on."""
     ema = learner.average
@@ -981,7 +982,7 @@ def _state(learner: "Learner") -> dict:
         "ema": {"average": ema.average, "updates": ema.updates} if ema else None,
     }
 
-# %% ../nbs/3_masking/20_learner.ipynb #88346703
+# %% ../nbs/3_masking/20_learner.ipynb #344523b5
 def _resume(learner: "Learner") -> None:
     """Load the folder's checkpoint, if there is one."""
     path = learner.folder and learner.folder / "checkpoint.safetensors"
@@ -995,14 +996,14 @@ def _resume(learner: "Learner") -> None:
     if learner.average:
         learner.average.restore(**state["ema"])
 
-# %% ../nbs/3_masking/20_learner.ipynb #b026b116
+# %% ../nbs/3_masking/20_learner.ipynb #acdd2d14
 def _part(state: dict, key: str, path: Path) -> dict:
     """A part of a checkpoint. Raises: ValueError if the file is none."""
     if not isinstance(state, dict) or key not in state:
         raise ValueError(f"{path.name} is no checkpoint of a Learner; use another folder")
     return state[key]
 
-# %% ../nbs/3_masking/20_learner.ipynb #8c80a5a2
+# %% ../nbs/3_masking/20_learner.ipynb #65c89810
 def _same(stored: dict, wanted: dict, folder: Path) -> None:
     """Raise ValueError, with the first difference, unless both describe the same training."""
     for key, want in wanted.items():
@@ -1015,7 +1016,7 @@ def _same(stored: dict, wanted: dict, folder: Path) -> None:
         what = f"the checkpoint in {folder.name!r} has {key} = {got}, this learner {want}"
         raise ValueError(f"{what}; use another folder, or the old setting")
 
-# %% ../nbs/3_masking/20_learner.ipynb #3c6a269d
+# %% ../nbs/3_masking/20_learner.ipynb #385cd253
 def _sweep(learner: "Learner") -> None:
     """Remove what half a write has left, and rows of the log after the checkpoint."""
     main = learner.folder and learner.accelerator.is_main_process
@@ -1024,7 +1025,7 @@ def _sweep(learner: "Learner") -> None:
     learner.history.rewind(learner.where.step)
     learner.accelerator.wait_for_everyone()
 
-# %% ../nbs/3_masking/20_learner.ipynb #efb9d4d6
+# %% ../nbs/3_masking/20_learner.ipynb #7985fa4c
 def _keep_best(learner: "Learner") -> None:
     """Remember the present weights (averaged, if there is an average) as the best."""
     if not learner.accelerator.is_main_process:
@@ -1036,7 +1037,7 @@ def _keep_best(learner: "Learner") -> None:
     else:
         save_state({"weights": kept, "card": _card(learner)}, learner.folder / "best.safetensors")
 
-# %% ../nbs/3_masking/20_learner.ipynb #c4143118
+# %% ../nbs/3_masking/20_learner.ipynb #e3e1b6f1
 def _best(learner: "Learner") -> nn.Module:
     """A copy of the model with the best weights."""
     with _averaged(learner):
@@ -1048,7 +1049,7 @@ def _best(learner: "Learner") -> nn.Module:
         model.load_state_dict(kept)
     return model.eval()
 
-# %% ../nbs/3_masking/20_learner.ipynb #314ebc4d
+# %% ../nbs/3_masking/20_learner.ipynb #6d319c7b
 def _card(learner: "Learner") -> dict:
     """How the weights came about."""
     where, rows, device = learner.where, learner.history.rows, learner.accelerator.device
@@ -1064,7 +1065,7 @@ def _card(learner: "Learner") -> dict:
         **_settings(learner),
     }
 
-# %% ../nbs/3_masking/20_learner.ipynb #a696bcce
+# %% ../nbs/3_masking/20_learner.ipynb #ab61705a
 def _about(model: nn.Module) -> dict:
     """What a model says about itself."""
     return {
@@ -1075,7 +1076,7 @@ def _about(model: nn.Module) -> dict:
         "parameters": sum(p.numel() for p in model.parameters()),
     }
 
-# %% ../nbs/3_masking/20_learner.ipynb #ecce2f6e
+# %% ../nbs/3_masking/20_learner.ipynb #bbb178f3
 def _settings(learner: "Learner") -> dict:
     """The learner's options and versions."""
     names = ("batch_size", "lr", "clip", "warmup", "ema", "patience", "precision", "seed")
@@ -1088,7 +1089,7 @@ def _settings(learner: "Learner") -> dict:
         "versions": {"python": sys.version.split()[0], "torch": torch.__version__},
     }
 
-# %% ../nbs/3_masking/20_learner.ipynb #1208a1c8
+# %% ../nbs/3_masking/20_learner.ipynb #8af1b326
 @contextmanager
 def _listening(learner: "Learner") -> Iterator[None]:
     """Note Ctrl+C and SIGTERM; a second one acts at once."""
@@ -1105,12 +1106,12 @@ def _listening(learner: "Learner") -> Iterator[None]:
     finally:
         _ = [signal.signal(number, handler) for number, handler in old.items()]
 
-# %% ../nbs/3_masking/20_learner.ipynb #8c5b7caf
+# %% ../nbs/3_masking/20_learner.ipynb #aec8fa15
 def _obey(learner: "Learner") -> None:
     """End the program as the signal wants it."""
     raise KeyboardInterrupt if learner.signal == signal.SIGINT else SystemExit(143)
 
-# %% ../nbs/3_masking/20_learner.ipynb #dd7ac735
+# %% ../nbs/3_masking/20_learner.ipynb #4863cbf6
 def _begin(learner: "Learner", progress: bool) -> None:
     """Set the clock; save where we start."""
     where, learner.stopped = learner.where, 0.0
@@ -1123,7 +1124,7 @@ def _begin(learner: "Learner", progress: bool) -> None:
     if learner.done < 1:
         learner.save()
 
-# %% ../nbs/3_masking/20_learner.ipynb #f469f60d
+# %% ../nbs/3_masking/20_learner.ipynb #bfe92ec5
 def _finish(learner: "Learner") -> None:
     """A last validation and a last checkpoint."""
     where, learner.loader = learner.where, None
@@ -1136,7 +1137,7 @@ def _finish(learner: "Learner") -> None:
     where.seconds = _clock(learner)
     learner.save()
 
-# %% ../nbs/3_masking/20_learner.ipynb #054662a8
+# %% ../nbs/3_masking/20_learner.ipynb #595aa296
 def _close(learner: "Learner") -> None:
     """Whatever happened: close what is open."""
     learner.loader = learner.valid_loader = None
@@ -1146,7 +1147,7 @@ def _close(learner: "Learner") -> None:
     if learner.board:
         learner.board.flush()
 
-# %% ../nbs/3_masking/20_learner.ipynb #b431a97a
+# %% ../nbs/3_masking/20_learner.ipynb #6b78a65b
 def _run(learner: "Learner", progress: bool) -> None:
     """Train until the goal is reached."""
     with _own_randomness(), _listening(learner):
@@ -1160,7 +1161,7 @@ def _run(learner: "Learner", progress: bool) -> None:
     if learner.signal is not None:
         _obey(learner)
 
-# %% ../nbs/3_masking/20_learner.ipynb #c7a7f324
+# %% ../nbs/3_masking/20_learner.ipynb #88ed339b
 def _epoch(learner: "Learner") -> None:
     """The rest of the present epoch."""
     for mix, src in _rest_of_epoch(learner):
@@ -1170,7 +1171,7 @@ def _epoch(learner: "Learner") -> None:
         if learner.done >= 1:
             return
 
-# %% ../nbs/3_masking/20_learner.ipynb #32827b82
+# %% ../nbs/3_masking/20_learner.ipynb #b2d0a1d5
 @dataclass(eq=False, repr=False)
 class _Options:
     """What a learner is told."""
@@ -1202,7 +1203,7 @@ class _Options:
     def __post_init__(self):
         """Filled in by Learner."""
 
-# %% ../nbs/3_masking/20_learner.ipynb #3a7bf69f
+# %% ../nbs/3_masking/20_learner.ipynb #7f4cf118
 class _Results(_Options):
     """What a learner tells."""
 
@@ -1224,7 +1225,7 @@ class _Results(_Options):
     def __repr__(self) -> str:
         return f"Learner({type(self.model).__name__}: {_line(self.history.rows, self.where)})"
 
-# %% ../nbs/3_masking/20_learner.ipynb #649d25b8
+# %% ../nbs/3_masking/20_learner.ipynb #99e1df1b
 class Learner(_Results):
     """Trains a model, on one device or many, and goes on after any interruption.
 

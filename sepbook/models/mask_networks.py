@@ -6,7 +6,7 @@
 __all__ = ['MaskNetwork', 'features', 'input_statistics', 'joint_mask', 'discriminative_loss', 'wiener_em', 'FeedForwardMask',
            'RecurrentMask', 'UnmixTarget', 'OpenUnmix', 'umxhq', 'umxl']
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #81471aa8
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #0dcc66df
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from ..masks import apply_mask, ideal_binary_mask
 from ..mixtures import MUSDB_SOURCES
 from ..stft import istft, overlap_add, stft
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #0d961f20
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #9c459c10
 class _Spectra(Network):
     """To magnitudes and back: what a network on spectra needs besides layers."""
 
@@ -49,7 +49,7 @@ class _Spectra(Network):
         """Audio (..., length) of a spectrum (..., frequency, frame)."""
         return istft(spec, max(length, self.n_bins), self.n_fft, self.hop)[..., :length]
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #b867182b
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #9a198394
 class MaskNetwork(_Spectra):
     """A network that turns the mixture's magnitudes into a mask for each source."""
 
@@ -69,7 +69,7 @@ class MaskNetwork(_Spectra):
         mag = self.spectrum(mix).abs()
         return F.mse_loss(self.masks(mag) * mag[:, None], self.spectrum(src).abs())
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #da3b1fd2
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #6acc093e
 def features(
     mag: Tensor,  # magnitudes (..., channel, frequency, frame)
 ) -> Tensor:  # of the same shape
@@ -80,7 +80,7 @@ def features(
     level = (mag.square().mean((-3, -2, -1), keepdim=True) + 1e-16).sqrt()
     return (mag / level + 1e-6) ** (1 / 3)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #375ab2d9
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #c814970e
 def input_statistics(
     items: Iterable[Tensor],  # what the network sees of each mixture: (channel, frequency, frame)
     floor: float = 1e-4,  # no deviation is below this share of the largest
@@ -96,7 +96,7 @@ def input_statistics(
     std = (square / n - mean.square()).clamp(min=0).sqrt()
     return mean, std.clamp(min=max(floor * std.max().item(), 1e-12))
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #3b05f6a6
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #bb89606c
 class _Standardized(MaskNetwork):
     """A mask network that sees features of mean zero and deviation one."""
 
@@ -116,7 +116,7 @@ class _Standardized(MaskNetwork):
         self.input_mean.copy_(mean[:, None]), self.input_scale.copy_(1 / std[:, None])
         return self
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #e2ba4b59
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #09deffd1
 def _sliding(n_bins: int, context: int, hidden: int, n_layers: int) -> nn.Sequential:
     """Dense sigmoid layers on windows of `context` frames, as convolutions along time."""
     layers = [nn.Conv1d(n_bins, hidden, context), nn.Sigmoid()]
@@ -124,7 +124,7 @@ def _sliding(n_bins: int, context: int, hidden: int, n_layers: int) -> nn.Sequen
         layers += [nn.Conv1d(hidden, hidden, 1), nn.Sigmoid()]
     return nn.Sequential(*layers)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #221c24ef
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #26fac5c2
 def _average(x: Tensor) -> Tensor:
     """Mean (..., frame) of what the windows (..., frame, n) around each frame say about it."""
     n_frames, n = x.shape[-2:]
@@ -133,7 +133,7 @@ def _average(x: Tensor) -> Tensor:
     total, count = overlap_add(x, 1), overlap_add(x.new_ones(n_frames, n), 1)
     return (total / count)[..., (n - 1) // 2 :][..., :n_frames]
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #f7a4dc81
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #7c2a1fce
 def joint_mask(
     y: Tensor,  # (batch, source, ...), of any sign
 ) -> Tensor:  # in [0, 1], sums to one over the sources
@@ -144,7 +144,7 @@ def joint_mask(
     y = y.abs() + 1e-6
     return y / y.sum(1, keepdim=True)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #a3ca1733
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #099b41e6
 def discriminative_loss(
     est: Tensor,  # magnitudes (batch, source, ...)
     src: Tensor,  # of the same shape
@@ -157,14 +157,14 @@ def discriminative_loss(
     others = (src.sum(1, keepdim=True) - src) / max(1, src.shape[1] - 1)
     return F.mse_loss(est, src) - gamma * F.mse_loss(est, others)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #8c1d6eb5
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #c837fc59
 def _spatial_model(est: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Power v (..., source, frequency, frame), and covariance R (..., source, c, d, frequency)."""
     v = (est.real.square() + est.imag.square()).mean(-3)
     R = einsum("...scft, ...sdft -> ...scdf", est, est.conj())
     return v, R / (eps + v.sum(-1))[..., None, None, :]
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #4ab507a9
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #1ba916b7
 def _solve(cov: Tensor, mix: Tensor) -> Tensor:
     """The solution (..., channel, frequency, frame) of cov @ z = mix in every bin."""
     if mix.shape[-3] == 1:
@@ -177,7 +177,7 @@ def _solve(cov: Tensor, mix: Tensor) -> Tensor:
     z = torch.linalg.solve(cov, rearrange(mix, "... c f t -> ... f t c 1"))
     return rearrange(z, "... f t c 1 -> ... c f t")
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #642b4e78
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #4c97a792
 def _em_step(est: Tensor, mix: Tensor, eps: float) -> Tensor:
     """One step: what each source's power and place are, and what they make of the mixture."""
     v, R = _spatial_model(est, eps)
@@ -186,7 +186,7 @@ def _em_step(est: Tensor, mix: Tensor, eps: float) -> Tensor:
     z = _solve(cov, mix)
     return v.unsqueeze(-3) * einsum("...scdf, ...dft -> ...scft", R, z)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #58a20cec
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #20bc9eb0
 def _first_guess(mag: Tensor, mix: Tensor, softmask: bool, eps: float) -> Tensor:
     """The magnitudes with the mixture's phase, or their shares of the mixture."""
     if softmask:
@@ -196,7 +196,7 @@ def _first_guess(mag: Tensor, mix: Tensor, softmask: bool, eps: float) -> Tensor
     phase = torch.where(silent, 1.0, mix / torch.where(silent, 1.0, level))
     return mag * phase.unsqueeze(-4)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #ac0bf9f4
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #f9a978e0
 def _refine(est: Tensor, mix: Tensor, n_iter: int, eps: float) -> Tensor:
     """Steps of EM on a mixture that is turned down to 10 where it is louder."""
     scale = (mix.abs().amax((-3, -2, -1), keepdim=True) / 10).clamp(min=1.0)
@@ -205,7 +205,7 @@ def _refine(est: Tensor, mix: Tensor, n_iter: int, eps: float) -> Tensor:
         est = _em_step(est, mix, eps)
     return est * scale.unsqueeze(-4)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #921ec19f
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #99dee609
 def wiener_em(
     mag: Tensor,  # estimated magnitudes (..., source, channel, frequency, frame)
     mix: Tensor,  # the mixture's spectrum (..., channel, frequency, frame), complex
@@ -233,7 +233,7 @@ def wiener_em(
     parts = [_refine(y, x, n_iter, eps) if n_iter else y for y, x in pieces]
     return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #3333c521
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #bb18a21b
 class FeedForwardMask(_Standardized):
     """A dense network that slides along time. Source: Simpson et al. 2015, "Deep Karaoke"."""
 
@@ -267,7 +267,7 @@ class FeedForwardMask(_Standardized):
         """Cross-entropy with the ideal binary mask, or the error of the masked magnitudes."""
         return _cross_entropy(self, mix, src) if self.target == "mask" else super().loss(mix, src)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #45f3e4a5
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #d478fe5e
 def _probabilities(net: FeedForwardMask, mag: Tensor) -> Tensor:
     """The masks of `net`; the last source's logit is zero, so that two sources need but one."""
     x = rearrange(net.look(mag), "b c f t -> (b c) f t")
@@ -277,14 +277,14 @@ def _probabilities(net: FeedForwardMask, mag: Tensor) -> Tensor:
     x = F.pad(x, (0,) * 6 + (0, 1)).softmax(1)
     return rearrange(_average(x), "(b c) s f t -> b s c f t", c=net.channels)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #458d4488
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #3adb4a83
 def _cross_entropy(net: FeedForwardMask, mix: Tensor, src: Tensor) -> Tensor:
     """How surprised the masks of `net` are by the ideal binary mask, in nats per bin."""
     mask = net.masks(net.spectrum(mix).abs())
     ideal = ideal_binary_mask(net.spectrum(src))
     return -(ideal * mask.clamp(min=1e-7).log()).sum(1).mean()
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #62b4e22f
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #dfb0cfcb
 def _check_ff(n_src: int, context: int, n_out: int, target: str) -> None:
     """Raise ValueError for numbers that make no network."""
     if n_src < 2 or not 1 <= n_out <= context or target not in ("mask", "magnitude"):
@@ -293,7 +293,7 @@ def _check_ff(n_src: int, context: int, n_out: int, target: str) -> None:
             f"{given}; give 2 or more sources, n_out in 1..context, target 'mask' or 'magnitude'"
         )
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #c3f3afbb
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #736c7604
 class RecurrentMask(_Standardized):
     """A recurrent network whose last layer is a mask. Source: Huang et al. 2014."""
 
@@ -326,14 +326,14 @@ class RecurrentMask(_Standardized):
         est = self.masks(mag) * mag[:, None]
         return discriminative_loss(est, self.spectrum(src).abs(), self.gamma)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #a2b2c329
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #481675a6
 def _layer(hidden: int, memory: bool) -> nn.Module:
     """A layer of rectified units, with or without a path from frame to frame."""
     if not memory:
         return nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU())
     return nn.RNN(hidden, hidden, nonlinearity="relu", batch_first=True)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #75154609
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #c0ce8028
 def _draw(net: RecurrentMask, mag: Tensor) -> Tensor:
     """The network's outputs y (batch, source, channel, frequency, frame), of any sign."""
     x = rearrange(net.look(mag), "b c f t -> b (c f) t")
@@ -344,17 +344,17 @@ def _draw(net: RecurrentMask, mag: Tensor) -> Tensor:
         x = x[0] if isinstance(x, tuple) else x
     return rearrange(net.head(x), "b t (s c f) -> b s c f t", c=net.channels, f=net.n_bins)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #a82cda2f
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #6fe17863
 def _levels(n: int, value: float) -> nn.Parameter:
     """A trainable number for each frequency."""
     return nn.Parameter(torch.full((n,), value))
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #44955e16
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #953893e9
 def _per_frame(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
     """Batch normalisation of (frame, batch, feature), each frame one example."""
     return norm(x.flatten(0, 1)).view(x.shape)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #25789fb4
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #c9210e35
 class UnmixTarget(nn.Module):
     """Open-Unmix for one source: magnitudes in, a mask out."""
 
@@ -384,7 +384,7 @@ class UnmixTarget(nn.Module):
         """Mask for magnitudes (frame, batch, channel, frequency), of the same shape."""
         return _unmix(self, mag)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #4e1bf23a
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #6b4a813e
 def _unmix(net: UnmixTarget, mag: Tensor) -> Tensor:
     """The layers of `net` in order; the fourth line is the skip connection."""
     x = (mag[..., : net.max_bin] + net.input_mean) * net.input_scale
@@ -395,12 +395,12 @@ def _unmix(net: UnmixTarget, mag: Tensor) -> Tensor:
     x = _per_frame(net.bn3, net.fc3(x)).view(*mag.shape)
     return torch.addcmul(net.output_mean, x, net.output_scale).relu()
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #a23072b8
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #467452aa
 def _frames_first(mag: Tensor) -> Tensor:
     """From (batch, channel, frequency, frame) to (frame, batch, channel, frequency), in memory too."""
     return rearrange(mag, "b c f t -> t b c f").contiguous()
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #505685b1
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #a3297771
 class _Unmix(MaskNetwork):
     """What Open-Unmix does with its targets' masks."""
 
@@ -433,7 +433,7 @@ class _Unmix(MaskNetwork):
             target.input_scale.copy_(1 / std[: target.max_bin])
         return self
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #10833901
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #fcaa465e
 def _from_openunmix(network: "OpenUnmix", state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our names for the weights of openunmix: of its Separator, or of its targets one by one."""
     out = {}
@@ -448,7 +448,7 @@ def _from_openunmix(network: "OpenUnmix", state: Mapping[str, Tensor]) -> dict[s
             out[f"targets.{k}.{key}"] = {**old, **state}[found[0] + key]
     return out
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #d3d94d27
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #b7342b7d
 def _max_bin(bandwidth: float | None, sample_rate: int, n_fft: int) -> int:
     """How many frequencies, from 0 Hz on, do not exceed the bandwidth."""
     n_bins = n_fft // 2 + 1
@@ -458,7 +458,7 @@ def _max_bin(bandwidth: float | None, sample_rate: int, n_fft: int) -> int:
         raise ValueError(f"bandwidth is {bandwidth}; give a positive number of Hz, or None for all")
     return min(n_bins, math.floor(bandwidth * n_fft / sample_rate) + 1)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #820c9b14
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #f8b32b79
 class OpenUnmix(_Unmix):
     """Open-Unmix: one BLSTM with a skip connection for each source, and a Wiener filter for all.
 
@@ -491,12 +491,12 @@ class OpenUnmix(_Unmix):
         size |= dict(max_bin=_max_bin(bandwidth, sample_rate, n_fft), unidirectional=unidirectional)
         self.targets = nn.ModuleList(UnmixTarget(**size) for _ in sources)
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #11248de9
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #d28237cf
 def umxhq(**changes: Any) -> OpenUnmix:
     """Open-Unmix as in umxhq: 8,893,348 parameters for each source; `changes` as for OpenUnmix."""
     return OpenUnmix(**{"hidden": 512, **changes})
 
-# %% ../../nbs/3_masking/21_mask_networks.ipynb #0c647c9e
+# %% ../../nbs/3_masking/21_mask_networks.ipynb #01739e30
 def umxl(**changes: Any) -> OpenUnmix:
     """Open-Unmix as in umxl: 28,257,188 parameters for each source; `changes` as for OpenUnmix."""
     return OpenUnmix(**{"hidden": 1024, **changes})

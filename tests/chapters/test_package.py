@@ -23,6 +23,7 @@ PUBLIC = {
     "sepbook.models.mask_networks": "OpenUnmix",
     "sepbook.models.deep_clustering": "DeepClustering Chimera",
     "sepbook.pit": "pit_loss UPIT",
+    "sepbook.models.conv_tasnet": "ConvTasNet",
     "sepbook.zoo": "save load available import_weights",
     "sepbook.separate": "separate",
     "sepbook.cli": "app",
