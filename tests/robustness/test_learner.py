@@ -47,6 +47,10 @@ class Small(Network):
         return (self.net(self.check(mix)).sigmoid() * mix)[:, :, None]
 
 
+PATH = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
+ALONE = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PATH}
+
+
 def items(n=12, frames=200, seed=0):
     draw = torch.Generator().manual_seed(seed)
     src = [torch.randn(2, 1, frames, generator=draw) * 0.1 for _ in range(n)]
@@ -182,9 +186,8 @@ def assert_equal(a, b):
 def test_killed_with_signal_9_and_resumed(tmp_path):
     """Half a checkpoint, one without its name, kills from outside: the same weights."""
     (script := tmp_path / "kills.py").write_text(KILLS)
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     call = [sys.executable, str(script), str(tmp_path)]
-    done = subprocess.run(call, env=env, capture_output=True, text=True)
+    done = subprocess.run(call, env=ALONE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-1000:]
     told = json.loads(done.stdout)
     assert told["codes"].pop("whole") == 0
@@ -328,13 +331,12 @@ def test_two_processes_make_the_same_steps_as_one(tmp_path):
         sys.path.pop(0)
     script = tmp_path / "two.py"
     script.write_text(TWO)
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     runs = [
         subprocess.Popen(
             [sys.executable, *how, str(script), str(tmp_path / name)],
-            env=env,
+            env=ALONE,
             stderr=subprocess.PIPE,
             text=True,
         )
