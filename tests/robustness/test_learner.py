@@ -153,8 +153,10 @@ def ended(pid):
 codes = {"whole": ended(start("whole"))}
 codes |= {name: ended(start(name, name)) for name in ("half", "unnamed")}
 for name, rows in (("early", 2), ("late", 5)):
-    pid, log = start(name), root / name / "log.jsonl"
+    pid, log, late = start(name), root / name / "log.jsonl", time.monotonic() + 60
     while not log.exists() or log.read_text().count("\\n") < rows:
+        if time.monotonic() > late:
+            break
         time.sleep(0.001)
     os.kill(pid, signal.SIGKILL)
     codes[name] = ended(pid)
