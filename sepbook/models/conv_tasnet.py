@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NORMS', 'MASKS', 'ENCODERS', 'OBJECTIVES', 'Depthwise', 'Norm', 'BatchNorm', 'Block', 'ConvTasNet', 'Stream']
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #ef207a2a
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #1ed33f8a
 import math
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from ..learner import Network
 from ..pit import pairwise_neg_si_sdr, pairwise_neg_snr, pit_loss
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #dd71f1f9
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #8780f62c
 def _frames(
     wav: Tensor,  # (batch, time)
     stride: int,  # half a frame, samples
@@ -32,7 +32,7 @@ def _frames(
         wav = F.pad(wav, (0, 2 * stride - wav.shape[-1]))
     return wav.unfold(-1, 2 * stride, stride).contiguous()
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #217833cb
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #f3082734
 def _overlap_add(
     frames: Tensor,  # (..., frame, 2 * stride)
     length: int,  # of the result
@@ -46,7 +46,7 @@ def _overlap_add(
         return wav[..., torch.arange(start, start + length, device=wav.device)]
     return wav[..., start : start + length]
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #c46ab0b9
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #b5cd8674
 def _filter(
     padded: Tensor,  # (batch, frame, channel), with the frames before and after that are needed
     weight: Tensor,  # (tap, channel)
@@ -59,13 +59,13 @@ def _filter(
         y = torch.addcmul(y, padded[:, k * dilation : k * dilation + frames], tap)
     return y
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #f5da037c
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #3f6873bd
 def _slices(shift: int, frames: int) -> tuple[slice, slice]:
     """Where y and where x is in y[t] = x[t + shift], both inside 0 ... frames."""
     n, to, of = max(frames - abs(shift), 0), max(-shift, 0), max(shift, 0)
     return slice(to, to + n), slice(of, of + n)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #96bc427b
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #e68f5797
 class _Shifts(torch.autograd.Function):
     """y[t] = bias + sum over k of weight[k] x[t + shifts[k]], one number per channel."""
 
@@ -92,7 +92,7 @@ class _Shifts(torch.autograd.Function):
                 d_x[:, of].addcmul_(grad[:, to], tap)
         return d_x, torch.stack(d_weight), grad.sum((0, 1)), None
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #f2a721d2
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #5138f93b
 class Depthwise(nn.Module):
     """A dilated convolution that filters each channel alone."""
 
@@ -123,43 +123,43 @@ class Depthwise(nn.Module):
             past[self] = x[:, x.shape[1] - before :]
         return _filter(x, self.weight, self.bias, self.dilation)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #9b11a762
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #b044e305
 NORMS = ("gLN", "cLN", "frame", "BN")  # over the recording, up to now, in a frame, over the data
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #6099a039
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #dcfc4f24
 def _moments(x: Tensor) -> Tensor:
     """Mean and mean square of each frame of x (batch, frame, channel): (2, batch, frame, 1)."""
     square = torch.linalg.vector_norm(x, dim=2, keepdim=True).square()
     moments = torch.stack([x.sum(2, keepdim=True), square]) / x.shape[2]
     return moments if x.device.type == "mps" else moments.double()  # which MPS lacks
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #c069f2a2
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #969687ea
 def _number(moments: Tensor) -> Tensor:
     """1, 2, 3 ... along the frames."""
     return torch.arange(1, moments.shape[-2] + 1, device=moments.device)[:, None]
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #16d83773
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #4107d9d8
 def _average(moments: Tensor, norm: str) -> Tensor:
     """Moments (..., frame, 1) averaged over all frames, over those up to now, or not at all."""
     if norm == "gLN":
         return moments.mean(-2, keepdim=True)
     return moments.cumsum(-2) / _number(moments) if norm == "cLN" else moments
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #4f4c4d80
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #16cc3dc8
 def _standard(averaged: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Mean and 1 / standard deviation from averaged moments."""
     mean, square = averaged
     scale = torch.addcmul(square, mean, mean, value=-1).clamp(min=0).add(1e-8).rsqrt()
     return mean.to(dtype), scale.to(dtype)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #25f96739
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #47c1b84e
 def _average_back(grad: Tensor, norm: str) -> Tensor:
     """The transpose of `_average`, which carries gradients back."""
     if norm == "cLN":
         return (grad / _number(grad)).flip(-2).cumsum(-2).flip(-2)
     return _average(grad, norm)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #dd53dc3c
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #26d3587e
 def _norm_back(grad: Tensor, x: Tensor, weight: Tensor, stats: tuple, norm: str) -> tuple:
     """Equation (6): gradients for x, weight and bias; all (batch, frame, channel) or (channel,)."""
     mean, scale = stats
@@ -172,14 +172,14 @@ def _norm_back(grad: Tensor, x: Tensor, weight: Tensor, stats: tuple, norm: str)
     d_x = torch.addcmul(means[0] / x.shape[2], grad, scale * weight, out=product)
     return d_x.addcmul_(x, means[1] * (2 / x.shape[2])), d_weight, grad.sum((0, 1))
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #998bdb20
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #f4cdd997
 def _prelu_back(grad: Tensor, x: Tensor, slope: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients for x and slope; overwrites `grad` and `spare`, both as x."""
     d_slope = torch.dot(grad.flatten(), torch.clamp(x, max=0, out=spare).flatten())
     positive = torch.sign(x, out=spare).relu_()
     return grad.mul_(positive.mul_(1 - slope).add_(slope)), d_slope.view_as(slope)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #bd84c222
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #11ada3cc
 class _PReLUNorm(torch.autograd.Function):
     """PReLU and a normalisation, of which only the input is kept for the way back."""
 
@@ -198,7 +198,7 @@ class _PReLUNorm(torch.autograd.Function):
         d_y, d_weight, d_bias = _norm_back(grad, y, weight, stats, ctx.norm)
         return *_prelu_back(d_y, x, slope, y), d_weight, d_bias, None
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #1f832543
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #36f80c34
 def _go_on(moments: Tensor, past: dict, key: nn.Module) -> Tensor:
     """Averages up to each frame, those before this block included: `past[key]` is their sum."""
     total = moments.cumsum(-2)
@@ -206,7 +206,7 @@ def _go_on(moments: Tensor, past: dict, key: nn.Module) -> Tensor:
     past[key] = total[..., -1:, :]
     return total / past["number"]
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #b383d66f
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #046fe4c2
 class Norm(nn.Module):
     """A normalisation of (batch, frame, channel), after a PReLU if there is one."""
 
@@ -236,7 +236,7 @@ class Norm(nn.Module):
         mean, scale = _standard(averaged, kind)
         return torch.addcmul(bias - mean * scale * weight, x, scale * weight).to(self.weight)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #eecaa057
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #6c8c21a0
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation of (batch, frame, channel), after a PReLU if there is one."""
 
@@ -253,12 +253,12 @@ class BatchNorm(nn.BatchNorm1d):
         x = x if self.slope is None else torch.prelu(x, self.slope)
         return super().forward(x.flatten(0, 1)).view_as(x)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #7656d4b9
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #71bc7e50
 def _norm(channels: int, norm: str, prelu: bool = True) -> nn.Module:
     """The normalisation of that name."""
     return BatchNorm(channels, prelu) if norm == "BN" else Norm(channels, norm, prelu)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #d8430d37
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #75b1db32
 class Block(nn.Module):
     """Widen, filter each channel, narrow again into residual and skip."""
 
@@ -284,7 +284,7 @@ class Block(nn.Module):
         x = self.depthwise(self.norm1(self.expand(x), past), past)
         return self.out(self.norm2(x, past))
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #17795d5d
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #11db029f
 MASKS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
@@ -293,13 +293,13 @@ MASKS: dict[str, Callable[[Tensor], Tensor]] = {
 ENCODERS: dict[str, Callable[[Tensor], Tensor]] = {"linear": lambda w: w, "relu": torch.relu}
 OBJECTIVES = {"si_sdr": pairwise_neg_si_sdr, "snr": pairwise_neg_snr}
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #8254a5ba
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #382ff3df
 def _one_of(name: str, value: str, known) -> None:
     """Raise a ValueError unless `value` is known."""
     if value not in known:
         raise ValueError(f"{name} is {value!r}; use {', '.join(known)}")
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #5ee52048
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #fe0eb17f
 class _Sizes(Network):
     """A network with the matrices of equations (1) and (2)."""
 
@@ -314,7 +314,7 @@ class _Sizes(Network):
         new = lambda: torch.empty(n_filters, kernel).uniform_(-1, 1) / math.sqrt(kernel)
         self.encoder, self.decoder = nn.Parameter(new()), nn.Parameter(new())
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #745d6941
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #dccd8b79
 class _Coder(_Sizes):
     """Encoder and decoder around the masks that `masks_for` of a subclass gives."""
 
@@ -333,7 +333,7 @@ class _Coder(_Sizes):
         """Negative SI-SDR (or SNR) of the estimates in their best order, dB."""
         return pit_loss(OBJECTIVES[self.objective], self(mix), src)[0]
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #eb359a64
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #003281f3
 class _Layers(_Coder):
     """What the masker has before and after its blocks."""
 
@@ -349,7 +349,7 @@ class _Layers(_Coder):
         self.prelu = nn.PReLU()
         self.masks = nn.Linear(skip or bottleneck, self.n_src * n_filters)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #6a92ef0d
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #f8b73afa
 class _Masker(_Layers):
     """The temporal convolutional network: from the learned spectrogram to masks."""
 
@@ -364,7 +364,7 @@ class _Masker(_Layers):
         x = self.masks(self.prelu(total if self.skip else x))
         return MASKS[self.mask](rearrange(x, "b t (s n) -> b t s n", s=self.n_src))
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #61b4ce81
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #b7cdd735
 def _blocks(network, hidden, taps, blocks, repeats, norm, last_residual) -> nn.ModuleList:
     """The blocks with dilations 1, 2, 4 ..., repeated."""
     if taps < 1 or taps % 2 == 0 or blocks < 1 or repeats < 1:
@@ -377,7 +377,7 @@ def _blocks(network, hidden, taps, blocks, repeats, norm, last_residual) -> nn.M
         stack.append(Block(*sizes, norm, network.causal))
     return stack
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #cb30bd5e
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #bfd0a1a4
 class ConvTasNet(_Masker):
     """Masks on a learned spectrogram. Defaults are the paper's best network.
 
@@ -410,7 +410,7 @@ class ConvTasNet(_Masker):
         self._set_masker(n_filters, bottleneck, skip, norm, mask, causal, last_residual)
         self.blocks = _blocks(self, hidden, taps, blocks, repeats, norm, last_residual)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #01b41473
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #fea449fe
 _FROM_ASTEROID = {
     "encoder": "encoder.filterbank._filters",
     "decoder": "decoder.filterbank._filters",
@@ -420,7 +420,7 @@ _FROM_ASTEROID = {
     "masks": "masker.mask_net.1",
 }
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #f0fbe37b
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #05049327
 _FROM_TORCHAUDIO = {
     "encoder": "encoder.weight",
     "decoder": "decoder.weight",
@@ -431,14 +431,14 @@ _FROM_TORCHAUDIO = {
 }
 _OUTSIDE = {"asteroid": _FROM_ASTEROID, "torchaudio": _FROM_TORCHAUDIO}
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #102a0163
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #2378e87b
 _INSIDE = ("expand", "norm1.slope", "norm1", "depthwise", "norm2.slope", "norm2")
 _BLOCK = {
     "asteroid": ("masker.TCN.{}.shared_block.{}", ("res_conv", "skip_conv")),
     "torchaudio": ("mask_generator.conv_layers.{}.conv_layers.{}", ("res_out", "skip_out")),
 }
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #13f20878
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #ce3f83f1
 def _their_names(name: str, peer: str, causal: bool) -> list[str]:
     """What a peer calls one of our parameters; two names where ours joins two of theirs."""
     if not name.startswith("blocks."):
@@ -453,14 +453,14 @@ def _their_names(name: str, peer: str, causal: bool) -> list[str]:
     inner = f"{_INSIDE.index(key)}" + (".0" if causal and part == "depthwise" else "")
     return [path.format(number, inner) + (".weight" if leaf == "slope" else f".{leaf}")]
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #93f04273
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #9abbfcd1
 def _fitted(name: str, parts: list[Tensor]) -> Tensor:
     """Their tensors as ours: joined, without axes of length one, time before channels."""
     t = torch.cat(parts) if parts[0].ndim else parts[0]
     t = t.flatten(1) if t.ndim > 1 else t
     return t.mT.contiguous() if "depthwise.weight" in name else t
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #59c80798
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #df6c218f
 def _translated(network: ConvTasNet, state: dict[str, Tensor], peer: str) -> dict[str, Tensor]:
     """A peer's weights under our names and in our shapes; ValueError for what is left over."""
     gains = {"gamma": "weight", "beta": "bias"}
@@ -475,24 +475,24 @@ def _translated(network: ConvTasNet, state: dict[str, Tensor], peer: str) -> dic
         raise ValueError(f"{peer}'s weights have {len(extra)} more tensors, as {extra[0]}")
     return found
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #05d1b893
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #b8ae6c7c
 ConvTasNet.peers = {peer: partial(_translated, peer=peer) for peer in _OUTSIDE}
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #f780477a
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #b3a7c473
 def _librimix(name: str, **config) -> dict[str, dict]:
     """A checkpoint of asteroid's LibriMix recipe."""
     config = {"mask": "relu", "pad": False} | config
     entry = {"peer": "asteroid", "config": config, "licence": "CC BY-SA 4.0"}
     return {f"hf:JorisCos/ConvTasNet_{name}": entry}
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #dd2eb928
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #f4d1d6fe
 _BUNDLE = {
     "peer": "torchaudio",
     "config": {"mask": "relu", "last_residual": False},
     "licence": "not stated; trained on Libri2Mix (CC BY 4.0)",
 }
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #3a7bab0d
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #20de5c03
 ConvTasNet.published = (
     _librimix("Libri2Mix_sepclean_8k")
     | _librimix("Libri2Mix_sepnoisy_8k")
@@ -502,7 +502,7 @@ ConvTasNet.published = (
     | {"torchaudio:CONVTASNET_BASE_LIBRI2MIX": _BUNDLE}
 )
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #8472ed07
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #225bb311
 class _Memory:
     """What a stream has to remember from block to block."""
 
@@ -521,14 +521,14 @@ class _Memory:
         self.past, self.received, self.frames = {}, 0, 0
         self.wave = self.tail = None
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #dca729c7
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #1c799055
 def _begin(memory: _Memory, mix: Tensor) -> None:
     """Half a frame of silence comes first, as in the whole recording."""
     stride = memory.network.stride
     memory.wave = mix.new_zeros(len(mix), stride)
     memory.tail = mix.new_zeros(len(mix), memory.network.n_src, 1, stride)
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #b146064b
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #18aaf3b4
 def _advance(memory: _Memory, mix: Tensor) -> Tensor:
     """Estimates (batch, source, 1, time) of all samples that mix (batch, time) completes."""
     network, stride = memory.network, memory.network.stride
@@ -547,7 +547,7 @@ def _advance(memory: _Memory, mix: Tensor) -> Tensor:
     memory.frames += frames
     return wav[:, :, None, start:]
 
-# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #46512d48
+# %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #2baaf97e
 class Stream(_Memory):
     """Runs a causal `ConvTasNet` on a recording that arrives in blocks of any size.
 
