@@ -12,6 +12,7 @@ of the medians, with that of the minima, and that of processor time, beside it.
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -129,28 +130,33 @@ class Small(Network):
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
-data = MixtureDataset(preload(example_corpus()), seconds=1.0, size=40)
-learner = Learner(Small(), data, batch_size=4, clip=1e-3, ema=0.9, lr=0.01)
+data = MixtureDataset(preload(example_corpus()), seconds=1.0, size=12)
+valid = MixtureDataset(data.corpus, seconds=1.0, size=5, seed=9)
+options = dict(batch_size=4, clip=1e-3, ema=0.9, lr=0.01, folder=sys.argv[2])
+learner = Learner(Small(), data, valid, **options)
+assert learner.accelerator.num_processes == int(sys.argv[3])
 learner.fit(steps=5, progress=False)
 if learner.accelerator.is_main_process:
     save_file(learner.model.state_dict(), sys.argv[1])
 """
 
 
+# `accelerate launch --cpu` starts a single process unless MPI is there; torchrun starts two.
+LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
 def two_processes() -> float:
     """Largest difference between the weights after 5 steps with one and with two processes."""
     from safetensors.torch import load_file
 
-    launch = ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "small.py"
-        script.write_text(TWO)
+        (script := Path(folder) / "small.py").write_text(TWO)
         found = []
-        for command in ([], ["-m", *launch]):
-            out = Path(folder) / f"{len(found)}.safetensors"
-            call = [sys.executable, *command, str(script), str(out)]
-            subprocess.run(call, check=True, capture_output=True, cwd=ROOT)
+        for number, launch in ((1, []), (2, LAUNCH)):
+            out = Path(folder) / f"{number}.safetensors"
+            call = [sys.executable, *launch, script, out, Path(folder) / f"run{number}", number]
+            env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+            subprocess.run(list(map(str, call)), check=True, capture_output=True, env=env)
             found.append(load_file(out))
     one, two = found
     return max(float((one[name] - two[name]).abs().max()) for name in one)
