@@ -794,6 +794,7 @@ class Lessons:
     valid_seconds: Annotated[float, _option("Their length.", "S")] = 4.0
     levels: Annotated[float | None, _option("Range in dB; voices 5, songs 0.", "DB")] = None
     remix: Annotated[float, _option("Part of items with stems of several songs.", "F")] = 0.0
+    speed: Annotated[float, _option("Play sounds up to this part faster, slower.", "F")] = 0.0
 
 # %% ../nbs/6_practice/83_cli.ipynb #c75bcb8f
 @dataclass(frozen=True)
@@ -924,6 +925,8 @@ def _held_out(corpus, lessons: Lessons, n_src: int, seed: int) -> list[str]:
 # %% ../nbs/6_practice/83_cli.ipynb #a58abecd
 def _data_sets(network, lessons: Lessons, seed: int) -> tuple:
     """Mixtures to train on and to validate on; who was kept apart; and the numbers of the latter."""
+    from sepbook.mixtures import Speed
+
     corpus, option = _open_corpus(lessons.data, network), "--valid-speakers or --valid-songs"
     held = _held_out(corpus, lessons, len(network.sources), seed)
     train, valid = (_keep(corpus, held, option, but) for but in (True, False))
@@ -932,6 +935,7 @@ def _data_sets(network, lessons: Lessons, seed: int) -> tuple:
     how = Mixtures(lessons.seconds, lessons.size, seed, lessons.levels)
     test = Mixtures(lessons.valid_seconds, lessons.valid_size, 0, lessons.levels)
     more = {"remix": lessons.remix} if _is_songs(corpus) else {}
+    more |= {"augment": Speed(lessons.speed)} if lessons.speed else {}
     sources = network.sources
     return _mixtures(train, sources, how, **more), _mixtures(valid, sources, test), held, test
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MUSDB_SOURCES', 'Mixture', 'example_song', 'Corpus', 'example_corpus', 'split', 'active_level', 'loudness',
-           'MixtureDataset', 'preload', 'example_voices', 'stretch', 'pitch_shift', 'shift_envelope', 'remix_batch',
-           'active_windows', 'ActivityDetector', 'remix_unlabelled', 'Songs', 'musdb18', 'LibriMix', 'librimix',
-           'Wsj0Mix', 'wsj0mix', 'fetch']
+           'MixtureDataset', 'preload', 'example_voices', 'stretch', 'pitch_shift', 'shift_envelope', 'Speed',
+           'remix_batch', 'active_windows', 'ActivityDetector', 'remix_unlabelled', 'Songs', 'musdb18', 'LibriMix',
+           'librimix', 'Wsj0Mix', 'wsj0mix', 'fetch']
 
 # %% ../nbs/1_foundations/05_mixtures.ipynb #a359c97a
 import copy
@@ -733,6 +733,26 @@ def shift_envelope(
     old = _log_envelope(spec, sample_rate)
     gain = (_warp(old, factor) - old).clamp(-5, 5).exp()
     return istft(spec * gain, length=wav.shape[-1], n_fft=n_fft, hop=n_fft // 4)
+
+# %% ../nbs/1_foundations/05_mixtures.ipynb #0f0135ce
+class Speed:
+    """Speed perturbation: plays a recording faster or slower by a random per cent.
+
+    Raises: ValueError unless the amount is a part below a quarter.
+    Source: T. Ko et al., "Audio augmentation for speech recognition", Interspeech 2015.
+    """
+
+    def __init__(
+        self,
+        amount: float = 0.05,  # 0.05: from 95 to 105 % of the speed
+    ):
+        if not 0 <= amount <= 0.25:
+            raise ValueError(f"amount is {amount}, but it is a part of the speed, 0 to 0.25")
+        self.percent = round(100 * amount)
+
+    def __call__(self, wav: Tensor, rng: np.random.Generator) -> Tensor:
+        """Change wav (..., channel, time); its length changes by the same factor."""
+        return resample(wav, 100 + int(rng.integers(-self.percent, self.percent + 1)), 100)
 
 # %% ../nbs/1_foundations/05_mixtures.ipynb #2b564e50
 def remix_batch(
