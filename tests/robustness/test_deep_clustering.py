@@ -362,8 +362,9 @@ def test_mask_loss_takes_the_better_order():
 @pytest.mark.parametrize("n_src", [2, 3])
 @pytest.mark.parametrize("time", [1, 40, 64, 1000, 1001])
 def test_any_length(cls, n_src, time):
-    model = build(cls, n_src=n_src).eval()
-    mix = noise(2, 1, time)
+    # float64: an untrained network's clusters hang on the last digits, and those on the batch
+    model = build(cls, n_src=n_src).eval().double()
+    mix = noise(2, 1, time).double()
     est = model(mix)
     assert est.shape == (2, n_src, 1, time) and model.sources == ("s1", "s2", "s3")[:n_src]
     assert torch.allclose(est.sum(1), mix, atol=1e-5)  # the masks add up to one
