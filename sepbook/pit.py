@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .learner import Network
+from .learner import Network, recurrent
 from .metrics import QUIETEST_SCALE, SILENCE
 from .stft import STFT
 
@@ -293,7 +293,7 @@ class MaskRNN(nn.Module):
     def forward(self, mag: Tensor) -> Tensor:
         """Masks for magnitudes of mean square 1."""
         features = rearrange((mag + 1e-3).log(), "b 1 f t -> b t f").to(self.out.weight.dtype)
-        out = self.out(self.rnn(0.5 * features + 1)[0])
+        out = self.out(recurrent(self.rnn, 0.5 * features + 1))
         return self.activate(rearrange(out, "b t (s f) -> b s 1 f t", s=self.n_src))
 
 # %% ../nbs/3_masking/23_pit.ipynb #cfb15582

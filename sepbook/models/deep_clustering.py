@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..learner import Network
+from ..learner import Network, recurrent
 from ..masks import apply_mask, ideal_binary_mask
 from ..stft import STFT
 
@@ -168,9 +168,7 @@ class SpectralBLSTM(nn.Module):
 
     def forward(self, spec: Tensor) -> Tensor:
         """States (batch, frame, 2 * hidden) for spectra (batch, frequency, frame)."""
-        half = spec.is_cuda and torch.is_autocast_enabled("cuda")  # a CPU's LSTM may lack bfloat16
-        with torch.autocast(spec.device.type, enabled=half):
-            return self.lstm(log_magnitude(spec))[0]
+        return recurrent(self.lstm, log_magnitude(spec))
 
     def spectrum(self, wav: Tensor) -> Tensor:
         """Spectra (..., frequency, frame) of waves (..., 1, time), filled up to one frame."""

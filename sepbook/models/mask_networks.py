@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, einsum, nn
 
-from ..learner import Network
+from ..learner import Network, recurrent
 from ..masks import apply_mask, ideal_binary_mask
 from ..mixtures import MUSDB_SOURCES
 from ..stft import istft, overlap_add, stft
@@ -389,8 +389,7 @@ def _unmix(net: UnmixTarget, mag: Tensor) -> Tensor:
     """The layers of `net` in order; the fourth line is the skip connection."""
     x = (mag[..., : net.max_bin] + net.input_mean) * net.input_scale
     x = torch.tanh(_per_frame(net.bn1, net.fc1(x.flatten(2))))
-    remembered, _ = net.lstm(x)
-    x = torch.cat([x, remembered], -1)
+    x = torch.cat([x, recurrent(net.lstm, x)], -1)
     x = _per_frame(net.bn2, net.fc2(x)).relu()
     x = _per_frame(net.bn3, net.fc3(x)).view(*mag.shape)
     return torch.addcmul(net.output_mean, x, net.output_scale).relu()

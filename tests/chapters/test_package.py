@@ -56,8 +56,12 @@ def test_public_names(name):
 def test_imports_only_earlier_chapters(name):
     earlier = set(MODULES[: MODULES.index(name)])
     for node in ast.walk(ast.parse(file_of(name).read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sepbook"):
-            assert node.module in earlier, f"{name} imports {node.module}"
+        if isinstance(node, ast.ImportFrom) and node.level:  # nbdev writes them relative
+            package = name.rsplit(".", node.level)[0]
+            module = f"{package}.{node.module}" if node.module else package
+            assert module in earlier | {"sepbook"}, f"{name} imports {module}"
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("sepbook"):
+            assert node.module in earlier | {"sepbook"}, f"{name} imports {node.module}"
         if isinstance(node, ast.Import):
             for alias in node.names:
                 assert not alias.name.startswith("sepbook") or alias.name in earlier
