@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EDGES', 'NORMS', 'AT_ONCE', 'HEADS', 'segment', 'merge', 'Norm', 'Path', 'DualPath', 'Head', 'DPRNN']
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #32ae6b22
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #68b08480
 import math
 
 import torch
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from .tasnet import MASKS, EncoderDecoder, one_of
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #0752de9b
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #24bd395c
 EDGES = ("half", "whole")  # of a chunk: the silence before the first frame
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #aa2cf452
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #7c732e70
 def _plan(frames: int, size: int, edge: str) -> tuple[int, int]:
     """Frames of silence before the first one, and the number of chunks."""
     if edge not in EDGES:
@@ -30,7 +30,7 @@ def _plan(frames: int, size: int, edge: str) -> tuple[int, int]:
         return hop, 2 * ((frames + hop) // size + 1)
     return size, (frames + size) // hop + 1
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #85ca12c0
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #dcdb70cb
 def segment(
     x: Tensor,  # (batch, frame, channel)
     size: int,  # frames in a chunk, even
@@ -48,7 +48,7 @@ def segment(
     halves = rearrange(F.pad(x, (0, 0, before, after)), "b (h p) c -> b h p c", p=size // 2)
     return torch.cat([halves[:, :-1], halves[:, 1:]], 2)
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #7552bb5a
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #fabe679b
 def merge(
     chunks: Tensor,  # (batch, chunk, size, channel), as `segment` makes them
     length: int,  # frames of the result, as they were before
@@ -69,10 +69,10 @@ def merge(
     start = before - chunks.shape[2] // 2
     return x[:, start : start + length]
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #6899d053
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #d6677708
 NORMS = ("gLN", "frame")  # mean and variance over all of a recording, or of each frame alone
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #9ed07a2c
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #9946a927
 def _statistics(x: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Mean and 1 / standard deviation of x (..., channel) over the channels and the axes `over`.
 
@@ -85,7 +85,7 @@ def _statistics(x: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     scale = torch.addcmul(square, mean, mean, value=-1).clamp(min=0).add(1e-8).rsqrt()
     return mean.to(x.dtype), scale.to(x.dtype)
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #8fc0d4b3
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #2faf4cd8
 class Norm(nn.Module):
     """Normalises each item of a batch, by all its numbers or frame by frame."""
 
@@ -109,17 +109,17 @@ class Norm(nn.Module):
         gain = scale * self.weight
         return torch.addcmul(self.bias - mean * gain, x, gain).to(self.weight)
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #1d9a15f6
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #96502c01
 AT_ONCE = 16384  # sequences times units of an LSTM: what a CPU computes in one go
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #c524c0d5
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #9cc913bf
 def _read(lstm: nn.LSTM, x: Tensor) -> Tensor:
     """What the LSTM makes of x (time, sequence, channel), in a precision that it knows."""
     half = x.is_cuda and torch.is_autocast_enabled("cuda")  # a CPU's LSTM may lack bfloat16
     with torch.autocast(x.device.type, enabled=half):
         return lstm(x.to(lstm.weight_hh_l0))[0]
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #27b83f88
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #dbe84c20
 class Path(nn.Module):
     """One direction of reading: LSTM, linear layer, normalisation, residual."""
 
@@ -143,7 +143,7 @@ class Path(nn.Module):
         read = torch.cat([self.linear(_read(self.lstm, part)) for part in parts], 1)
         return x + self.norm(read.view_as(x))
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #b8803ee7
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #01c4bfef
 class DualPath(nn.Module):
     """A block: along the chunks, then across them."""
 
@@ -163,10 +163,10 @@ class DualPath(nn.Module):
         x = rearrange(self.intra(x), "k b s c -> s b k c").contiguous()
         return rearrange(self.inter(x), "s b k c -> k b s c").contiguous()
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #00c2f140
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #b5fa5c6c
 HEADS = ("gated", "plain")  # as in the published weights, as in the paper
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #a9a169d9
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #15cc8f7f
 class Head(nn.Module):
     """From chunks to masks that no activation has bounded yet."""
 
@@ -194,7 +194,7 @@ class Head(nn.Module):
             return x
         return self.out(self.value(x).tanh() * self.gate(x).sigmoid())
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #a8f4d357
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #ba9cb4ba
 class _Masker(EncoderDecoder):
     """Segmentation, dual-path blocks, and the head."""
 
@@ -219,7 +219,7 @@ class _Masker(EncoderDecoder):
         chunks = rearrange(x, "k b s c -> b s k c")
         return MASKS[self.mask](self.head(chunks, spec.shape[1], self.edge))
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #37dc3142
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #8d7a47a6
 class DPRNN(_Masker):
     """Dual-path recurrent masks on a learned spectrogram. Defaults are the paper's best network.
 
@@ -254,7 +254,7 @@ class DPRNN(_Masker):
         masker = n_filters, bottleneck, hidden, chunk, blocks, norm, mask, head, both, edge
         self._set_masker(*masker)
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #d1b5092a
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #52a3d426
 _OUTSIDE = {
     "encoder": "encoder.filterbank._filters",
     "decoder": "decoder.filterbank._filters",
@@ -268,7 +268,7 @@ _OUTSIDE = {
 }
 _INSIDE = {"lstm": "RNN.rnn", "linear": "linear", "norm": "norm"}
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #9423ee5f
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #5a92aaa7
 def _their_name(name: str) -> str:
     """What asteroid calls one of our parameters."""
     stem, _, leaf = name.rpartition(".")
@@ -282,7 +282,7 @@ def _their_name(name: str) -> str:
         leaf = {"weight": "gamma", "bias": "beta"}[leaf]
     return f"{theirs}.{leaf}" if leaf else theirs
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #72901851
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #25f4a287
 def _from_asteroid(network: DPRNN, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Asteroid's weights under our names and without axes of length one."""
     theirs = dict(state)
@@ -293,17 +293,17 @@ def _from_asteroid(network: DPRNN, state: dict[str, Tensor]) -> dict[str, Tensor
     plain = lambda t: t.flatten(1) if t.ndim > 2 else t
     return {name: plain(t) for name, t in found.items()}
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #7a41f016
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #d5723619
 DPRNN.peers = {"asteroid": _from_asteroid}
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #0ba61540
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #ebe36459
 def _wham(name: str, **config) -> dict[str, dict]:
     """A checkpoint of asteroid's recipe; its encoder pads nothing, and its first chunk is silent."""
     config = {"bottleneck": 128, "edge": "whole", "pad": False} | config
     entry = {"peer": "asteroid", "config": config, "licence": "CC BY-SA 4.0"}
     return {f"hf:{name}": entry}
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #d5e514cc
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #0f6446af
 DPRNN.published = (
     _wham("mpariente/DPRNNTasNet-ks2_WHAM_sepclean")
     | _wham("julien-c/DPRNNTasNet-ks16_WHAM_sepclean", kernel=16, chunk=100)
