@@ -1,0 +1,102 @@
+"""What every network of the package keeps to, whatever chapter it comes from."""
+
+import copy
+
+import pytest
+import torch
+
+from sepbook.cli import network_classes
+from sepbook.learner import Objective
+from sepbook.zoo import load, save
+
+SMALL = {  # arguments that make each network small
+    "feedforwardmask": {"hidden": 8, "sample_rate": 8000, "channels": 1, "n_fft": 128, "hop": 64},
+    "recurrentmask": {"hidden": 8, "sample_rate": 8000, "channels": 1, "n_fft": 128, "hop": 64},
+    "openunmix": {"hidden": 8, "sample_rate": 8000, "n_fft": 128, "hop": 64, "bandwidth": None},
+    "deepclustering": {"n_fft": 64, "hop": 16, "hidden": 8, "dim": 4},
+    "chimera": {"n_fft": 64, "hop": 16, "hidden": 8, "layers": 2, "dim": 4},
+    "upit": {"hidden": 8, "layers": 2, "window": 64, "hop": 32},
+    "tasnet": {"n_filters": 8, "hidden": 8, "layers": 2},
+    "convtasnet": {"n_filters": 8, "bottleneck": 8, "hidden": 8, "skip": 8, "blocks": 2},
+    "dprnn": {"n_filters": 8, "bottleneck": 8, "hidden": 8, "chunk": 10, "blocks": 1},
+    "sepformer": {"n_filters": 8, "chunk": 10, "layers": 1, "heads": 2, "hidden": 8},
+}
+KNOWN = network_classes()
+every_network = pytest.mark.parametrize("name", sorted(KNOWN))
+
+
+def build(name: str):
+    """A small network, the same each time."""
+    torch.manual_seed(0)
+    return KNOWN[name](**SMALL[name])
+
+
+def pair(model, frames: int = 1501, batch: int = 2):
+    """A batch for a network: mix (batch, channel, time), src (batch, source, channel, time)."""
+    torch.manual_seed(1)
+    src = 0.1 * torch.randn(batch, len(model.sources), model.channels, frames)
+    return src.sum(1), src
+
+
+def test_all_networks_are_here():
+    assert set(SMALL) == set(KNOWN)
+
+
+@every_network
+def test_shape_and_length(name):
+    model = build(name).eval()
+    mix, src = pair(model)
+    for frames in (1, 1500, 1501):
+        est = model(mix[..., :frames])
+        assert est.shape == src[..., :frames].shape and est.isfinite().all()
+
+
+@every_network
+def test_trains_in_full_and_in_half_precision(name):
+    for bf16 in (False, True):
+        model = build(name).train()
+        loss = Objective(model, bf16=bf16)(*pair(model))
+        loss.backward()
+        found = [p.grad for p in model.parameters() if p.grad is not None]
+        assert loss.isfinite() and found and all(g.isfinite().all() for g in found)
+        assert sum(float(g.abs().sum()) for g in found) > 0
+
+
+@every_network
+def test_saved_and_loaded_it_is_the_same(name, tmp_path):
+    model = build(name).eval()
+    save(model, tmp_path / "net.safetensors", {"data": "noise"})
+    again = load(tmp_path / "net.safetensors").eval()
+    mix, _ = pair(model)
+    assert type(again) is type(model) and again.config == model.config
+    torch.manual_seed(2)
+    est = model(mix)
+    torch.manual_seed(2)
+    assert torch.equal(again(mix), est)
+
+
+@every_network
+def test_copies_are_independent(name):
+    model = build(name).eval()
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.zero_()
+    assert any(bool(p.any()) for p in model.parameters())
+    assert other.config == model.config and other.sources == model.sources
+
+
+@every_network
+def test_bad_mixtures_are_named(name):
+    model = build(name).eval()
+    mix, _ = pair(model)
+    with pytest.raises(ValueError, match="channel"):
+        model(torch.cat([mix] * 2, 1))
+    with pytest.raises((ValueError, TypeError)):
+        model(mix[0])
+    with pytest.raises(ValueError):
+        model(mix[..., :0])
+    broken = mix.clone()
+    broken[0, 0, 5] = float("nan")
+    with pytest.raises(ValueError):
+        model(broken)
