@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_attention', 'check_later', 'check_best_chunk', 'check_in_blocks']
 
-# %% ../../nbs/solutions/45_sepformer.ipynb #f73f9afa
+# %% ../../nbs/solutions/45_sepformer.ipynb #3f13fdcf
 from collections.abc import Callable
 
 import torch
@@ -15,12 +15,12 @@ from torch import Tensor
 from .core import checker, close, expect
 from ..models.sepformer import positions
 
-# %% ../../nbs/solutions/45_sepformer.ipynb #7756c3c0
+# %% ../../nbs/solutions/45_sepformer.ipynb #4e6104b1
 def _noise(*shape: int, seed: int = 0) -> Tensor:
     """Random numbers in double precision."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
-# %% ../../nbs/solutions/45_sepformer.ipynb #9f819086
+# %% ../../nbs/solutions/45_sepformer.ipynb #428e4855
 @checker("45.1", difficulty=2, minutes=15, hint="d in the root is the channels of one head.")
 def check_attention(answer: Callable):
     """Take (q, k, v, heads), each (batch, frame, channel); return the attention of all heads."""
@@ -34,7 +34,7 @@ def check_attention(answer: Callable):
         text = "With one head it is equation (1)." if heads == 1 else "Each head has its own table."
         expect(close(got, want, 1e-6), text)
 
-# %% ../../nbs/solutions/45_sepformer.ipynb #9b42e72c
+# %% ../../nbs/solutions/45_sepformer.ipynb #c2d98aa2
 @checker("45.2", difficulty=3, minutes=20, hint="sin(a + b) and cos(a + b).")
 def check_later(answer: Callable):
     """Take (place (channel), steps); return the row of equation (2) that many frames later."""
@@ -46,7 +46,7 @@ def check_later(answer: Callable):
     expect(close(answer(table[150], 30), table[180], 1e-4), "30 steps turn by 30 times the rate.")
     expect(close(answer(table[150], -10), table[140], 1e-4), "Negative steps go back.")
 
-# %% ../../nbs/solutions/45_sepformer.ipynb #cf8907e7
+# %% ../../nbs/solutions/45_sepformer.ipynb #55ca4b2b
 @checker(
     "45.3", difficulty=2, minutes=15, hint="Where the derivative is zero, both parts are equal."
 )
@@ -60,7 +60,7 @@ def check_best_chunk(answer: Callable):
         text = f"{frames} frames: {best} frames in a chunk need fewer pairs than {size}."
         expect(cost(frames, int(size)) <= cost(frames, best), text)
 
-# %% ../../nbs/solutions/45_sepformer.ipynb #903ce85c
+# %% ../../nbs/solutions/45_sepformer.ipynb #e0f28ead
 @checker(
     "45.4",
     difficulty=4,
