@@ -31,7 +31,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 # %% ../nbs/6_practice/80_separate.ipynb #825b8fdf
-from .sound import _audio_stream, _check_rate, check_wave, load
+from .sound import audio_stream, check_rate, check_wave, load
 
 # %% ../nbs/6_practice/80_separate.ipynb #7ef98a6f
 def triangle(
@@ -319,7 +319,7 @@ def _rates(separator, sample_rate: int | None) -> tuple[int, int]:
     needed = getattr(separator, "sample_rate", None) or sample_rate
     if needed is None:
         raise ValueError("neither you nor the separator say the sample rate; pass sample_rate=")
-    return _check_rate(sample_rate or needed), _check_rate(needed)
+    return check_rate(sample_rate or needed), check_rate(needed)
 
 # %% ../nbs/6_practice/80_separate.ipynb #88cefbe7
 def _batches(pieces: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[list, Tensor]]:
@@ -483,7 +483,7 @@ def _open(self: Recording) -> None:
 def _start_ffmpeg(self: Recording) -> None:
     """Let ffmpeg decode the first audio stream into a pipe."""
     source = ["-v", "quiet", "-protocol_whitelist", "file,pipe", "-i", f"file:{self.path}"]
-    stream = _audio_stream(self.path, source)
+    stream = audio_stream(self.path, source)
     self.sample_rate, self.channels = int(stream["sample_rate"]), stream["channels"]
     self.seconds = float(stream["duration"]) if "duration" in stream else None
     command = ["ffmpeg", *source, "-map", f"0:{stream['index']}", "-f", "f32le", "-"]
