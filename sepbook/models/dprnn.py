@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EDGES', 'NORMS', 'AT_ONCE', 'HEADS', 'segment', 'merge', 'Norm', 'Path', 'DualPath', 'Head', 'DPRNN']
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #b7767a9f
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #13b9d8cd
 import math
 
 import torch
@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from .tasnet import MASKS, EncoderDecoder, one_of
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #fadddfbb
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #67e2bb2e
 EDGES = ("half", "whole")  # of a chunk: the silence before the first frame
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #6b65478c
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #34947818
 def _half(name: str, value: int, what: str) -> int:
     """Half of an even number; ValueError for another one."""
     if value < 2 or value % 2:
         raise ValueError(f"{name} is {value}, but must be even: {what} overlap by half")
     return value // 2
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #afc0f4db
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #356246b8
 def _plan(frames: int, size: int, edge: str) -> tuple[int, int]:
     """Frames of silence before the first one, and the number of chunks."""
     if edge not in EDGES:
@@ -35,7 +35,7 @@ def _plan(frames: int, size: int, edge: str) -> tuple[int, int]:
         return hop, 2 * ((frames + hop) // size + 1)
     return size, (frames + size) // hop + 1
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #a54825ae
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #c48a4d90
 def segment(
     x: Tensor,  # (batch, frame, channel)
     size: int,  # frames in a chunk, even
@@ -53,7 +53,7 @@ def segment(
     halves = rearrange(F.pad(x, (0, 0, before, after)), "b (h p) c -> b h p c", p=size // 2)
     return torch.cat([halves[:, :-1], halves[:, 1:]], 2)
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #2476ffab
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #24ef5766
 def merge(
     chunks: Tensor,  # (batch, chunk, size, channel), as `segment` makes them
     length: int,  # frames of the result, as they were before
@@ -74,10 +74,10 @@ def merge(
     start = before - chunks.shape[2] // 2
     return x[:, start : start + length]
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #f8f47680
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #95da4245
 NORMS = ("gLN", "frame")  # mean and variance over all of a recording, or of each frame alone
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #671cece1
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #a8da238e
 def _statistics(x: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Mean and 1 / standard deviation of x (..., channel) over the channels and the axes `over`.
 
@@ -90,7 +90,7 @@ def _statistics(x: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     scale = torch.addcmul(square, mean, mean, value=-1).clamp(min=0).add(1e-8).rsqrt()
     return mean.to(x.dtype), scale.to(x.dtype)
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #2de52da8
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #37724bfb
 class Norm(nn.Module):
     """Normalises each item of a batch, by all its numbers or frame by frame."""
 
@@ -114,17 +114,17 @@ class Norm(nn.Module):
         gain = scale * self.weight
         return torch.addcmul(self.bias - mean * gain, x, gain).to(self.weight)
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #99e29ed3
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #e8481da7
 AT_ONCE = 16384  # sequences times units of an LSTM: what a CPU computes in one go
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #2df09565
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #c8cdcf06
 def _read(lstm: nn.LSTM, x: Tensor) -> Tensor:
     """What the LSTM makes of x (time, sequence, channel), in a precision that it knows."""
     half = x.is_cuda and torch.is_autocast_enabled("cuda")  # a CPU's LSTM may lack bfloat16
     with torch.autocast(x.device.type, enabled=half):
         return lstm(x.to(lstm.weight_hh_l0))[0]
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #c4bc8b48
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #31ada790
 class Path(nn.Module):
     """One direction of reading: LSTM, linear layer, normalisation, residual."""
 
@@ -148,7 +148,7 @@ class Path(nn.Module):
         read = torch.cat([self.linear(_read(self.lstm, part)) for part in parts], 1)
         return x + self.norm(read.view_as(x))
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #a4607a9c
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #522f3b2e
 class DualPath(nn.Module):
     """A block: along the chunks, then across them."""
 
@@ -168,10 +168,10 @@ class DualPath(nn.Module):
         x = rearrange(self.intra(x), "k b s c -> s b k c").contiguous()
         return rearrange(self.inter(x), "s b k c -> k b s c").contiguous()
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #b7474542
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #8d384c38
 HEADS = ("gated", "plain")  # as in the published weights, as in the paper
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #62f4066b
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #f8cedfdc
 class Head(nn.Module):
     """From chunks to masks that no activation has bounded yet."""
 
@@ -199,7 +199,7 @@ class Head(nn.Module):
             return x
         return self.out(self.value(x).tanh() * self.gate(x).sigmoid())
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #ffc3d9c3
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #726e8d75
 class _Masker(EncoderDecoder):
     """Segmentation, dual-path blocks, and the head."""
 
@@ -224,7 +224,7 @@ class _Masker(EncoderDecoder):
         chunks = rearrange(x, "k b s c -> b s k c")
         return MASKS[self.mask](self.head(chunks, spec.shape[1], self.edge))
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #4fe9220a
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #fd0f9c7b
 class DPRNN(_Masker):
     """Dual-path recurrent masks on a learned spectrogram. Defaults are the paper's best network.
 
@@ -258,7 +258,7 @@ class DPRNN(_Masker):
         masker = n_filters, bottleneck, hidden, chunk, blocks, norm, mask, head, both, edge
         self._set_masker(*masker)
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #ae23be8b
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #8b786fbf
 _OUTSIDE = {
     "encoder": "encoder.filterbank._filters",
     "decoder": "decoder.filterbank._filters",
@@ -272,7 +272,7 @@ _OUTSIDE = {
 }
 _INSIDE = {"lstm": "RNN.rnn", "linear": "linear", "norm": "norm"}
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #c8bce139
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #eeee203d
 def _their_name(name: str) -> str:
     """What asteroid calls one of our parameters."""
     stem, _, leaf = name.rpartition(".")
@@ -286,7 +286,7 @@ def _their_name(name: str) -> str:
         leaf = {"weight": "gamma", "bias": "beta"}[leaf]
     return f"{theirs}.{leaf}" if leaf else theirs
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #79c75cc8
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #71b75755
 def _from_asteroid(network: DPRNN, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Asteroid's weights under our names and without axes of length one."""
     theirs = dict(state)
@@ -297,17 +297,17 @@ def _from_asteroid(network: DPRNN, state: dict[str, Tensor]) -> dict[str, Tensor
     plain = lambda t: t.flatten(1) if t.ndim > 2 else t
     return {name: plain(t) for name, t in found.items()}
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #ec6e424d
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #6ee227e7
 DPRNN.peers = {"asteroid": _from_asteroid}
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #c7e1bc03
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #007f331c
 def _wham(name: str, **config) -> dict[str, dict]:
     """A checkpoint of asteroid's recipe; its encoder pads nothing, and its first chunk is silent."""
     config = {"bottleneck": 128, "edge": "whole", "pad": False} | config
     entry = {"peer": "asteroid", "config": config, "licence": "CC BY-SA 4.0"}
     return {f"hf:{name}": entry}
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #a4b3e668
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #652094e7
 DPRNN.published = (
     _wham("mpariente/DPRNNTasNet-ks2_WHAM_sepclean")
     | _wham("julien-c/DPRNNTasNet-ks16_WHAM_sepclean", kernel=16, chunk=100)
