@@ -885,15 +885,29 @@ def _find_class(name: str | None) -> type:
     names = ", ".join(sorted(cls.__name__ for cls in known.values()))
     raise ValueError(f"--model is {name}, but there are the networks {names}")
 
+# %% ../nbs/6_practice/83_cli.ipynb #eacecb48
+def _altered(network, pairs: Sequence[str]):
+    """The same weights under other arguments, as another objective."""
+    cls = type(network)
+    other = cls(**network.config | _settings(cls, pairs))
+    try:
+        other.load_state_dict(network.state_dict())
+    except RuntimeError:
+        given = " ".join(pairs)
+        raise ValueError(f"--set {given} does not fit the weights of --init; leave it out") from None
+    other.card = network.card
+    return other
+
 # %% ../nbs/6_practice/83_cli.ipynb #5656b5bc
 def _new_network(name: str | None, pairs: Sequence[str], init: str | None, data: str, seed: int):
     """The network to train: from a file, or built from its class and --set."""
     from sepbook.learner import seed_all
 
-    if init and (name or pairs):
-        raise ValueError("--init brings its own network; leave out --model and --set")
+    if init and name:
+        raise ValueError("--init brings its own network; leave out --model")
     if init:
-        return _load(init, "cpu")
+        network = _load(init, "cpu")
+        return _altered(network, pairs) if pairs else network
     cls = _find_class(name)
     settings, stems = _settings(cls, pairs), _stems_of(data)
     if stems and "sources" in _arguments(cls):
@@ -957,6 +971,14 @@ def _nameless(word: str) -> str:
     local = value and (os.path.isabs(value) or (os.sep in value and os.path.exists(value)))
     return option + sign + Path(value).name if local else word
 
+# %% ../nbs/6_practice/83_cli.ipynb #ce8fc97a
+def _before(learner) -> dict:
+    """What the card says of the training that --init goes on from; seconds are added up."""
+    card = getattr(learner.model, "card", None) or {}
+    told = {key: card[key] for key in ("command", "steps", "seconds_trained") if key in card}
+    seconds = card.get("seconds_trained", 0) + learner.card()["seconds_trained"]
+    return {"before": told, "seconds_trained": round(seconds, 1)} if told else {}
+
 # %% ../nbs/6_practice/83_cli.ipynb #f5fb80ef
 def _story(learner, lessons: Lessons, card: Card, words: Sequence[str]) -> dict:
     """What the card tells."""
@@ -965,7 +987,7 @@ def _story(learner, lessons: Lessons, card: Card, words: Sequence[str]) -> dict:
     told = {"data": name, "licence": card.licence, "attribution": card.attribution}
     told |= {"hours": round(hours, 3), "sounds": len(corpus)}
     told |= {"command": shlex.join(["sepbook", *map(_nameless, words)])}
-    return learner.card() | told
+    return learner.card() | told | _before(learner)
 
 # %% ../nbs/6_practice/83_cli.ipynb #a9733374
 def _finish(learner, out: Path, story: dict, test: dict, dtype: str | None):

@@ -553,6 +553,17 @@ def test_fine_tuning_starts_where_the_file_ends(trained):
     old, new = zoo.load(trained).state_dict(), zoo.load("./b.safetensors").state_dict()
     for name in old:
         torch.testing.assert_close(new[name], old[name], atol=1e-6, rtol=0)
+    first, second = zoo.read_card(trained), zoo.read_card("./b.safetensors")
+    assert second["before"]["command"] == first["command"]
+    assert second["seconds_trained"] >= first["seconds_trained"]
+
+
+def test_fine_tuning_with_another_setting(trained):
+    line = f"train --data example --init {trained} --seconds 0.5 --size 8 --batch-size 8 --quiet "
+    line += "--steps 1 --valid-size 4 --valid-seconds 1 --out b.safetensors --set"
+    assert sepbook(line, "dropout=0.25").exit_code == 0
+    assert zoo.read_card("./b.safetensors")["config"]["dropout"] == 0.25
+    refused(sepbook(line, "hidden=9"), "hidden=9", "--init")
 
 
 def write_album() -> None:
