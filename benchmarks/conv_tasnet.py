@@ -222,7 +222,7 @@ def headline(rows: list[dict], errors: dict, streams: list[dict], long: list[dic
     ]
     found += [
         {
-            "what": "Conv-TasNet, 10 minutes through `separate`: time per minute against that of 1 minute",
+            "what": "Conv-TasNet, 10 minutes through `separate`: time per minute over that of one",
             "value": round(long[-1]["seconds_per_minute"] / long[0]["seconds_per_minute"], 2),
             "unit": "x",
             "bar": "about 1",
