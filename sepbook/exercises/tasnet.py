@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_fourier', 'check_decoder', 'check_gated_frames', 'check_steps', 'check_lstm_step']
 
-# %% ../../nbs/solutions/42_tasnet.ipynb #7012f64f
+# %% ../../nbs/solutions/42_tasnet.ipynb #7d5d14a1
 import math
 from collections.abc import Callable
 
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from .core import checker, close, expect
 from ..models.tasnet import frames, overlap_add
 
-# %% ../../nbs/solutions/42_tasnet.ipynb #31f8c66c
+# %% ../../nbs/solutions/42_tasnet.ipynb #8ab9c973
 def _noise(*shape: int, seed: int = 0) -> Tensor:
     """Random numbers in double precision."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
-# %% ../../nbs/solutions/42_tasnet.ipynb #07f2184c
+# %% ../../nbs/solutions/42_tasnet.ipynb #7d6873e3
 @checker("42.1", difficulty=2, minutes=20, hint="Frequencies 0 and n/2 come once, others twice.")
 def check_fourier(answer: Callable):
     """Take n; return (U, V): real parts, then imaginary parts, of frames; and the way back."""
@@ -36,7 +36,7 @@ def check_fourier(answer: Callable):
         expect(not close(back, x / 2, 1e-5), "Half of it is missing: most frequencies count twice.")
         expect(close(back, x, 1e-5), "V does not give the frame back; look at 0 and n/2.")
 
-# %% ../../nbs/solutions/42_tasnet.ipynb #87af05f0
+# %% ../../nbs/solutions/42_tasnet.ipynb #cb4fea3f
 @checker("42.2", difficulty=2, minutes=15, hint="How many frames hold a sample?")
 def check_decoder(answer: Callable):
     """Take (U (filter, kernel), stride); return V, so that encode, decode, overlap-add is nothing."""
@@ -52,7 +52,7 @@ def check_decoder(answer: Callable):
             close(back, wav, 1e-5), f"kernel {kernel}, stride {stride}: another wave comes back."
         )
 
-# %% ../../nbs/solutions/42_tasnet.ipynb #20054dc3
+# %% ../../nbs/solutions/42_tasnet.ipynb #e5b4c040
 @checker("42.3", difficulty=2, minutes=15, hint="A norm of zero must not divide.")
 def check_gated_frames(answer: Callable):
     """Take (x (batch, frame, kernel), U, G); return (w, level): equation (3) on frames of norm one."""
@@ -67,7 +67,7 @@ def check_gated_frames(answer: Callable):
     expect(close(answer(x * 10, U, G)[0], w, 1e-6), "A louder frame must give the same w.")
     expect(close(w, (unit @ U.T).relu() * (unit @ G.T).sigmoid()), "w is not equation (3).")
 
-# %% ../../nbs/solutions/42_tasnet.ipynb #cbb8c519
+# %% ../../nbs/solutions/42_tasnet.ipynb #176c0bd7
 @checker("42.4", difficulty=1, minutes=10, hint="kernel - stride samples of silence come first.")
 def check_steps(answer: Callable):
     """Take (samples, kernel, stride); return how many frames `frames` cuts with padding."""
@@ -83,7 +83,7 @@ def check_steps(answer: Callable):
         given = f"{samples} samples, kernel {kernel}, stride {stride}"
         expect(got == want, f"{given}: it is {want}, not {got}.")
 
-# %% ../../nbs/solutions/42_tasnet.ipynb #135ceae2
+# %% ../../nbs/solutions/42_tasnet.ipynb #a602b546
 @checker("42.5", difficulty=3, minutes=25, hint="One product for all four, then chunk.")
 def check_lstm_step(answer: Callable):
     """Take (x, h, c, W, R, b), the rows in the order i, f, g, o; return the new (h, c)."""
