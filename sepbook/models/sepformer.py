@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['positions', 'Layer', 'Transformer', 'Block', 'SepFormer']
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #9ccd8b72
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #26ff4e4c
 import math
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ from .conv_tasnet import Norm
 from .dprnn import merge, segment
 from .tasnet import MASKS, EncoderDecoder, one_of
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #2193f826
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #9d5677f1
 def positions(
     length: int,  # how many positions
     channels: int,  # numbers for each, even
@@ -33,7 +33,7 @@ def positions(
     angles = torch.arange(length, device=device).float()[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #3b0a6ee0
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #d7e89c9a
 class Layer(nn.Module):
     """A pre-norm transformer layer: gather from all frames, then think about it alone."""
 
@@ -63,13 +63,13 @@ class Layer(nn.Module):
         x = add(x, self.attend(self.norm1(x)))
         return add(x, self.narrow(self.expand(self.norm2(x)).relu_()))
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #8b7197c8
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #9ce7877c
 def _at_once(x: Tensor) -> int:
     """How many sequences of x (sequence, frame, channel) go through the layers together."""
     numbers = 2**18 if x.device.type == "cpu" else 2**26  # what a cache holds; what fills a GPU
     return max(1, numbers // (x.shape[1] * x.shape[2]))
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #c9a8cf29
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #167e7743
 class Transformer(nn.Module):
     """Positions, layers, and a norm, for sequences of any length."""
 
@@ -100,7 +100,7 @@ class Transformer(nn.Module):
             out.copy_(self.read(part + place, Tensor.add_))
         return y
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #1a368a4a
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #2a209b3f
 class Block(nn.Module):
     """One transformer along the chunks and one across them, each with a path around it."""
 
@@ -126,7 +126,7 @@ class Block(nn.Module):
         y = self.inter_norm(rearrange(y, "(b k) s n -> b (s k) n", b=batch))
         return x + rearrange(y, "b (s k) n -> b s k n", s=chunks)
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #c9d57c82
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #012ff878
 class _Masker(EncoderDecoder):
     """From the learned spectrogram to masks."""
 
@@ -150,7 +150,7 @@ class _Masker(EncoderDecoder):
         x = rearrange(x, "b t (s n) -> b t s n", s=self.n_src)
         return MASKS[self.mask](self.masks(self.value(x).tanh() * self.gate(x).sigmoid()))
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #c891b4b1
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #3b0979bb
 def _check_sizes(n_filters: int, heads: int, chunk: int, **counts: int) -> None:
     """Raise a ValueError for sizes that don't go together."""
     if heads < 1 or n_filters % heads or n_filters % 2:
@@ -162,7 +162,7 @@ def _check_sizes(n_filters: int, heads: int, chunk: int, **counts: int) -> None:
         if count < 1:
             raise ValueError(f"{name} is {count}, but must be 1 or more")
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #a5bba165
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #5b5e0fb0
 class SepFormer(_Masker):
     """Transformers along chunks and across them make the masks. Defaults are the paper's.
 
@@ -194,7 +194,7 @@ class SepFormer(_Masker):
         self.chunk, self.mask = chunk, mask
         self._set_masker(n_filters, blocks, layers, heads, hidden)
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #612b8eec
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #6a4f0bc9
 _OUTSIDE = {
     "norm": "norm",
     "bottleneck": "conv1d",
@@ -213,7 +213,7 @@ _INSIDE = {
     "narrow": "pos_ffn.ffn.3.",
 }
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #4b5e0b81
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #c7214a0b
 def _their_name(name: str) -> str:
     """What speechbrain calls one of our parameters."""
     if name in ("encoder", "decoder"):
@@ -230,7 +230,7 @@ def _their_name(name: str) -> str:
     _, layer, part, leaf = rest
     return f"{path}_mdl.mdl.layers.{layer}.{_INSIDE[part]}{leaf}"
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #691e75a6
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #c16387e2
 def _translated(network: SepFormer, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """speechbrain's weights under our names; ValueError for what is left over."""
     theirs, found = {k: t for k, t in state.items() if not k.endswith("pos_enc.pe")}, {}
@@ -243,10 +243,10 @@ def _translated(network: SepFormer, state: dict[str, Tensor]) -> dict[str, Tenso
         raise ValueError(f"speechbrain's weights have {len(theirs)} more tensors, as {extra}")
     return found
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #36fe82ce
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #5cd9b883
 SepFormer.peers = {"speechbrain": _translated}
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #3f9ab3a3
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #f1b70d7c
 _FILES = {part: f"{part}.ckpt" for part in ("encoder", "masknet", "decoder")}
 
 
@@ -255,7 +255,7 @@ def _speechbrain(name: str, **config) -> dict[str, dict]:
     entry = {"peer": "speechbrain", "config": {"pad": False} | config, "files": _FILES}
     return {f"hf:speechbrain/sepformer-{name}": entry | {"licence": "Apache 2.0"}}
 
-# %% ../../nbs/4_waveform/45_sepformer.ipynb #61b0845a
+# %% ../../nbs/4_waveform/45_sepformer.ipynb #3bda099e
 SepFormer.published = (
     _speechbrain("wsj02mix")
     | _speechbrain("wsj03mix", n_src=3)
