@@ -6,7 +6,7 @@
 __all__ = ['NORMS', 'MASKS', 'ENCODERS', 'OBJECTIVES', 'SIZES', 'frames', 'overlap_add', 'LayerNorm', 'Recurrent', 'one_of',
            'EncoderDecoder', 'TasNet']
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #e1e7ee3b
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #257dba90
 import math
 from collections.abc import Callable, Iterable
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..learner import Network
 from ..pit import pairwise_neg_si_sdr, pairwise_neg_snr, pit_loss
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #6480217d
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #3c2a4bac
 def frames(
     wav: Tensor,  # (batch, time)
     kernel: int,  # samples in a frame, L
@@ -32,7 +32,7 @@ def frames(
         wav = F.pad(wav, (0, kernel - wav.shape[-1]))
     return wav.unfold(-1, kernel, stride).contiguous()
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #07e2e0ef
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #f553d12a
 def overlap_add(
     frames: Tensor,  # (..., frame, kernel)
     stride: int,  # samples from frame to frame
@@ -50,10 +50,10 @@ def overlap_add(
         return wav[..., torch.arange(start, start + length, device=wav.device)]
     return wav[..., start : start + length]
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #3661399a
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #dcd30fa3
 NORMS = ("frame", "cLN", "gLN")  # in a frame, over all frames up to now, over the recording
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #ea567566
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #2baa8eee
 def _mean_so_far(x: Tensor, past: dict) -> tuple[Tensor, Tensor]:
     """Mean and mean square of all of x (batch, frame, filter) up to each frame, `past` included."""
     wide = x if x.device.type == "mps" else x.double()  # which MPS lacks
@@ -63,7 +63,7 @@ def _mean_so_far(x: Tensor, past: dict) -> tuple[Tensor, Tensor]:
     past |= {"total": total[:, :, -1:], "number": number[-1:]}
     return total / (number * x.shape[2])
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #ed2fba53
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #b47be6d9
 class LayerNorm(nn.Module):
     """Mean zero and variance one, then a gain and a bias for each filter."""
 
@@ -88,7 +88,7 @@ class LayerNorm(nn.Module):
             x = ((x - mean) * scale).to(x.dtype)
         return torch.addcmul(self.bias, x, self.weight)
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #561e5da6
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #8b62980e
 class Recurrent(nn.Module):
     """LSTM layers; from the second on, each may be added to its input."""
 
@@ -118,7 +118,7 @@ class Recurrent(nn.Module):
                 x = F.dropout(x, self.dropout)
         return x
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #43ccbc8d
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #0c02b52b
 MASKS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
@@ -127,7 +127,7 @@ MASKS: dict[str, Callable[[Tensor], Tensor]] = {
 ENCODERS: dict[str, Callable[[Tensor], Tensor]] = {"linear": lambda w: w, "relu": torch.relu}
 OBJECTIVES = {"si_sdr": pairwise_neg_si_sdr, "snr": pairwise_neg_snr}
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #c47a67f7
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #cfd08b2c
 def one_of(
     name: str,  # of the setting
     value: str,  # what was given
@@ -137,7 +137,7 @@ def one_of(
     if value not in known:
         raise ValueError(f"{name} is {value!r}; use {', '.join(known)}")
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #847c7a80
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #61f2cbd5
 class _Coder(Network):
     """A network with the matrices U and V of equations (1) and (2)."""
 
@@ -164,7 +164,7 @@ class _Coder(Network):
         new = lambda: torch.empty(n_filters, kernel).uniform_(-1, 1) / math.sqrt(kernel)
         self.encoder, self.decoder = nn.Parameter(new()), nn.Parameter(new())
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #80062ace
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #9b76f3d7
 class EncoderDecoder(_Coder):
     """Encoder and decoder around the masks that `masks_for` of a subclass gives."""
 
@@ -192,7 +192,7 @@ class EncoderDecoder(_Coder):
         """Negative SI-SDR (or SNR) of the estimates in their best order, dB."""
         return pit_loss(OBJECTIVES[self.objective], self(mix), src)[0]
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #857c14ae
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #f4081155
 class _Layers(EncoderDecoder):
     """The parts of a `TasNet`, and the checks of what goes together."""
 
@@ -207,7 +207,7 @@ class _Layers(EncoderDecoder):
         self.rnn = Recurrent(n_filters, hidden, layers, causal, skip, dropout)
         self.masks = nn.Linear(self.rnn.width, self.n_src * n_filters)
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #9e5ebc7e
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #518e7762
 class _Masker(_Layers):
     """Gate, level and masks, frame after frame."""
 
@@ -233,7 +233,7 @@ class _Masker(_Layers):
         est = (self.masks_for(spec, past) * spec[:, :, None]) @ self.decoder
         return est * level[:, :, None] if self.unit else est
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #26c99cf7
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #d179b1a8
 class TasNet(_Masker):
     """Masks from LSTM layers on a gated, learned spectrogram. Defaults are the paper's BLSTM.
 
@@ -267,14 +267,14 @@ class TasNet(_Masker):
         self.gate, self.unit = nn.Parameter(new) if gated else None, unit
         self._set_masker(n_filters, hidden, layers, causal, norm, mask, skip, dropout)
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #989576b8
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #1aacb54a
 SIZES = {
     "TasNet-LSTM": {"causal": True, "hidden": 1000},
     "TasNet-BLSTM": {"causal": False, "hidden": 500},
     "small": {"n_filters": 64, "hidden": 64, "layers": 2},
 }  # arguments of `TasNet`: the paper's two networks, and one that a laptop trains
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #41bbd791
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #735c93fa
 _FROM_ASTEROID = {
     "encoder": "encoder.encoder_relu.filterbank._filters",
     "gate": "encoder.encoder_sig.filterbank._filters",
@@ -285,7 +285,7 @@ _FROM_ASTEROID = {
     "masks.bias": "masker.masker.1.bias",
 }
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #80562681
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #c240d209
 def _their_name(name: str) -> str:
     """What asteroid calls one of our parameters."""
     if name in _FROM_ASTEROID:
@@ -293,7 +293,7 @@ def _their_name(name: str) -> str:
     _, _, layer, leaf = name.split(".")  # rnn.layers.2.weight_ih_l0_reverse
     return "masker.masker.0.rnn." + leaf.replace("_l0", f"_l{layer}")
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #9639534b
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #d315603d
 def _from_asteroid(network: TasNet, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of asteroid's LSTMTasNet under our names; ValueError for what is left over."""
     theirs = {k: t for k, t in state.items() if k != "encoder.filterbank._filters"}  # a second name
@@ -302,5 +302,5 @@ def _from_asteroid(network: TasNet, state: dict[str, Tensor]) -> dict[str, Tenso
         raise ValueError(f"asteroid's weights have {len(theirs)} more tensors, as {min(theirs)}")
     return {k: t.flatten(1) if t.ndim == 3 else t for k, t in found.items()}
 
-# %% ../../nbs/4_waveform/42_tasnet.ipynb #61e01cc2
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #4149b305
 TasNet.peers = {"asteroid": _from_asteroid}

@@ -180,10 +180,20 @@ def test_blocks_give_what_the_recording_gives(norm, block):
 
 def test_cumulative_norm_after_minutes_with_an_offset():
     """Sums in single precision lose the variance when the mean is large."""
-    norm, x = LayerNorm(8, "cLN"), noise(1, 60_000, 8) + 300
+    norm, x = LayerNorm(8, "cLN"), noise(1, 60_000, 8) + 3000
     last = norm(x)[0, -1]
     want = (x[0, -1].double() - x.double().mean()) / x.double().std(correction=0)
-    torch.testing.assert_close(last.double(), want, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(last.double(), want, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_identity_paths_go_around_later_layers(skip):
+    rnn, x = small(skip=skip).rnn, noise(1, 20, 24)
+    with torch.no_grad():
+        for p in rnn.layers[1:].parameters():
+            p.zero_()
+        first = rnn.layers[0](x)[0]
+    assert torch.equal(run(rnn, x), first if skip else torch.zeros_like(first))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
