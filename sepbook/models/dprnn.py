@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EDGES', 'NORMS', 'AT_ONCE', 'HEADS', 'segment', 'merge', 'Norm', 'Path', 'DualPath', 'Head', 'DPRNN']
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #7bb7c28a
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #37f4c597
 import math
 
 import torch
@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from .tasnet import MASKS, EncoderDecoder, one_of
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #620bb5d7
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #69e7a793
 EDGES = ("half", "whole")  # of a chunk: the silence before the first frame
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #6a58d74c
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #2c9ddb09
 def _half(name: str, value: int, what: str) -> int:
     """Half of an even number; ValueError for another one."""
     if value < 2 or value % 2:
         raise ValueError(f"{name} is {value}, but must be even: {what} overlap by half")
     return value // 2
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #8d74a9e7
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #ff7cf687
 def _plan(frames: int, size: int, edge: str) -> tuple[int, int]:
     """Frames of silence before the first one, and the number of chunks."""
     if edge not in EDGES:
@@ -35,7 +35,7 @@ def _plan(frames: int, size: int, edge: str) -> tuple[int, int]:
         return hop, 2 * ((frames + hop) // size + 1)
     return size, (frames + size) // hop + 1
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #b2f7ff9b
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #a0e34cae
 def segment(
     x: Tensor,  # (batch, frame, channel)
     size: int,  # frames in a chunk, even
@@ -53,7 +53,7 @@ def segment(
     halves = rearrange(F.pad(x, (0, 0, before, after)), "b (h p) c -> b h p c", p=size // 2)
     return torch.cat([halves[:, :-1], halves[:, 1:]], 2)
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #4b4b111b
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #2c1608e8
 def merge(
     chunks: Tensor,  # (batch, chunk, size, channel), as `segment` makes them
     length: int,  # frames of the result, as they were before
@@ -74,10 +74,10 @@ def merge(
     start = before - chunks.shape[2] // 2
     return x[:, start : start + length]
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #32ec316e
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #aa1e9aa7
 NORMS = ("gLN", "frame")  # mean and variance over all of a recording, or of each frame alone
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #ceb34a43
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #f727631d
 def _statistics(x: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Mean and 1 / standard deviation of x (..., channel) over the channels and the axes `over`.
 
@@ -90,7 +90,7 @@ def _statistics(x: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     scale = torch.addcmul(square, mean, mean, value=-1).clamp(min=0).add(1e-8).rsqrt()
     return mean.to(x.dtype), scale.to(x.dtype)
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #ead0683b
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #a338d90b
 class Norm(nn.Module):
     """Normalises each item of a batch, by all its numbers or frame by frame."""
 
@@ -114,17 +114,17 @@ class Norm(nn.Module):
         gain = scale * self.weight
         return torch.addcmul(self.bias - mean * gain, x, gain).to(self.weight)
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #01be88ca
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #5c69aa10
 AT_ONCE = 16384  # sequences times units of an LSTM: what a CPU computes in one go
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #2ac6f6e2
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #406c4483
 def _read(lstm: nn.LSTM, x: Tensor) -> Tensor:
     """What the LSTM makes of x (time, sequence, channel), in a precision that it knows."""
     half = x.is_cuda and torch.is_autocast_enabled("cuda")  # a CPU's LSTM may lack bfloat16
     with torch.autocast(x.device.type, enabled=half):
         return lstm(x.to(lstm.weight_hh_l0))[0]
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #4db7d3f0
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #8817599a
 class Path(nn.Module):
     """One direction of reading: LSTM, linear layer, normalisation, residual."""
 
@@ -148,7 +148,7 @@ class Path(nn.Module):
         read = torch.cat([self.linear(_read(self.lstm, part)) for part in parts], 1)
         return x + self.norm(read.view_as(x))
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #39aa4248
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #a8012fd8
 class DualPath(nn.Module):
     """A block: along the chunks, then across them."""
 
@@ -168,10 +168,10 @@ class DualPath(nn.Module):
         x = rearrange(self.intra(x), "k b s c -> s b k c").contiguous()
         return rearrange(self.inter(x), "s b k c -> k b s c").contiguous()
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #dad7b809
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #1f73122d
 HEADS = ("gated", "plain")  # as in the published weights, as in the paper
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #f040127e
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #33fb544b
 class Head(nn.Module):
     """From chunks to masks that no activation has bounded yet."""
 
@@ -199,7 +199,7 @@ class Head(nn.Module):
             return x
         return self.out(self.value(x).tanh() * self.gate(x).sigmoid())
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #15c291e6
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #a57327ce
 class _Masker(EncoderDecoder):
     """Segmentation, dual-path blocks, and the head."""
 
@@ -224,7 +224,7 @@ class _Masker(EncoderDecoder):
         chunks = rearrange(x, "k b s c -> b s k c")
         return MASKS[self.mask](self.head(chunks, spec.shape[1], self.edge))
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #63f74ba3
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #d1575e26
 class DPRNN(_Masker):
     """Dual-path recurrent masks on a learned spectrogram. Defaults are the paper's best network.
 
@@ -258,7 +258,7 @@ class DPRNN(_Masker):
         masker = n_filters, bottleneck, hidden, chunk, blocks, norm, mask, head, both, edge
         self._set_masker(*masker)
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #c990e0e1
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #68e4e803
 _OUTSIDE = {
     "encoder": "encoder.filterbank._filters",
     "decoder": "decoder.filterbank._filters",
@@ -272,7 +272,7 @@ _OUTSIDE = {
 }
 _INSIDE = {"lstm": "RNN.rnn", "linear": "linear", "norm": "norm"}
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #22ff0e28
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #e3b5e978
 def _their_name(name: str) -> str:
     """What asteroid calls one of our parameters."""
     stem, _, leaf = name.rpartition(".")
@@ -286,7 +286,7 @@ def _their_name(name: str) -> str:
         leaf = {"weight": "gamma", "bias": "beta"}[leaf]
     return f"{theirs}.{leaf}" if leaf else theirs
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #8775a2d2
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #b8723de7
 def _from_asteroid(network: DPRNN, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Asteroid's weights under our names and without axes of length one."""
     theirs = dict(state)
@@ -297,17 +297,17 @@ def _from_asteroid(network: DPRNN, state: dict[str, Tensor]) -> dict[str, Tensor
     plain = lambda t: t.flatten(1) if t.ndim > 2 else t
     return {name: plain(t) for name, t in found.items()}
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #b708f049
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #a01c9dc3
 DPRNN.peers = {"asteroid": _from_asteroid}
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #aa00e08e
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #af1baef0
 def _wham(name: str, **config) -> dict[str, dict]:
     """A checkpoint of asteroid's recipe; its encoder pads nothing, and its first chunk is silent."""
     config = {"bottleneck": 128, "edge": "whole", "pad": False} | config
     entry = {"peer": "asteroid", "config": config, "licence": "CC BY-SA 4.0"}
     return {f"hf:{name}": entry}
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #4006e0fd
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #fa2cb66f
 DPRNN.published = (
     _wham("mpariente/DPRNNTasNet-ks2_WHAM_sepclean")
     | _wham("julien-c/DPRNNTasNet-ks16_WHAM_sepclean", kernel=16, chunk=100)
