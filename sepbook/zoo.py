@@ -26,6 +26,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.serialization import safe_globals
 
 from .learner import Network, atomic
 
@@ -470,6 +471,15 @@ def _unreadable(name: str, error: Exception) -> ValueError:
     advice = "copy or download it again"
     return ValueError(f"{name} is damaged or holds no weights ({type(error).__name__}); {advice}")
 
+# %% ../nbs/6_practice/79_zoo.ipynb #e47f53b7
+def _numbers() -> list:
+    """What makes a NumPy number in a pickle, under its old and its new name."""
+    import numpy as np
+
+    kinds = {type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "b1")}
+    places = "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"
+    return [np.dtype, *kinds, *((np._core.multiarray.scalar, name) for name in places)]
+
 # %% ../nbs/6_practice/79_zoo.ipynb #681b2dfe
 def read_weights(
     path: str | Path,  # a peer's .safetensors, .pth, .pt, .ckpt, .th or .bin file
@@ -485,7 +495,7 @@ def read_weights(
     try:
         if plain:
             return safetensors.torch.load(path.read_bytes())
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), safe_globals(_numbers()):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
         raise _unreadable(path.name, error) from None

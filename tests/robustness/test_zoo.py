@@ -543,6 +543,16 @@ def test_no_pickle_is_ever_run(tmp_path):
     assert not sprung.exists()
 
 
+@pytest.mark.parametrize("module", [b"numpy._core", b"numpy.core"])
+def test_numbers_of_numpy_are_harmless(tmp_path, module):
+    path, state = tmp_path / "w.pt", theirs()
+    numbers = {"loss": np.float64(1.5), "step": np.int64(3), "rate": np.float32(0.1)}
+    torch.save({"state_dict": state, **numbers}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"numpy._core", module))
+    found = zoo.read_weights(path)
+    assert set(state) <= {key.removeprefix("state_dict.") for key in found}
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_damaged_peer_files(tmp_path, zipped):
     path, draw = tmp_path / "w.pt", random.Random(0)
