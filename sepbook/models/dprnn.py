@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..learner import recurrent
 from .tasnet import MASKS, EncoderDecoder, one_of
 
 # %% ../../nbs/4_waveform/44_dprnn.ipynb #69e7a793
@@ -117,13 +118,6 @@ class Norm(nn.Module):
 # %% ../../nbs/4_waveform/44_dprnn.ipynb #5c69aa10
 AT_ONCE = 16384  # sequences times units of an LSTM: what a CPU computes in one go
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #406c4483
-def _read(lstm: nn.LSTM, x: Tensor) -> Tensor:
-    """What the LSTM makes of x (time, sequence, channel), in a precision that it knows."""
-    half = x.is_cuda and torch.is_autocast_enabled("cuda")  # a CPU's LSTM may lack bfloat16
-    with torch.autocast(x.device.type, enabled=half):
-        return lstm(x.to(lstm.weight_hh_l0))[0]
-
 # %% ../../nbs/4_waveform/44_dprnn.ipynb #8817599a
 class Path(nn.Module):
     """One direction of reading: LSTM, linear layer, normalisation, residual."""
@@ -145,7 +139,7 @@ class Path(nn.Module):
         rows = x.flatten(1, 2)
         size = rows.shape[1] if x.is_cuda else max(1, AT_ONCE // self.lstm.hidden_size)
         parts = rows.chunk(math.ceil(rows.shape[1] / size), 1)
-        read = torch.cat([self.linear(_read(self.lstm, part)) for part in parts], 1)
+        read = torch.cat([self.linear(recurrent(self.lstm, part)) for part in parts], 1)
         return x + self.norm(read.view_as(x))
 
 # %% ../../nbs/4_waveform/44_dprnn.ipynb #a8012fd8

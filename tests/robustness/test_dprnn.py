@@ -139,8 +139,10 @@ def test_portions_change_nothing(monkeypatch):
 
 def test_long_recordings_need_little_memory(monkeypatch):
     """No LSTM reads more sequences at once than the limit says."""
-    read, most = dprnn._read, []
-    monkeypatch.setattr(dprnn, "_read", lambda lstm, x: most.append(x.shape[1]) or read(lstm, x))
+    read, most = dprnn.recurrent, []
+    monkeypatch.setattr(
+        dprnn, "recurrent", lambda lstm, x: most.append(x.shape[1]) or read(lstm, x)
+    )
     network = small()
     with torch.no_grad():
         network(noise(1, 1, 8 * 12_000))
