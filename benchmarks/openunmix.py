@@ -114,9 +114,12 @@ def main() -> None:
         told = {
             "title": "Open-Unmix: seconds of openunmix over ours",
             "headline": headline,
+            "command": "python benchmarks/openunmix.py",
+            "date": date.today().isoformat(),
+            "device": f"{THREADS} CPU cores",
+            "versions": {"torch": torch.__version__},
             "rows": rows,
         }
-        told |= {"torch": torch.__version__, "threads": THREADS, "date": date.today().isoformat()}
         RESULT.write_text(json.dumps(told, indent=1) + "\n")
 
 
