@@ -894,7 +894,9 @@ def _altered(network, pairs: Sequence[str]):
         other.load_state_dict(network.state_dict())
     except RuntimeError:
         given = " ".join(pairs)
-        raise ValueError(f"--set {given} does not fit the weights of --init; leave it out") from None
+        raise ValueError(
+            f"--set {given} does not fit the weights of --init; leave it out"
+        ) from None
     other.card = network.card
     return other
 

@@ -86,7 +86,7 @@ def test_asteroid(norm, both):
 
 @pytest.mark.parametrize(("mask", "n_src"), [("relu", 3), ("relu", 2), ("sigmoid", 1)])
 def test_asteroid_masks(mask, n_src):
-    """Not softmax: asteroid's DPRNN shares it among the filters of a mask, ours among the sources."""
+    """Not softmax: asteroid shares it among the filters of a mask, ours among the sources."""
     theirs = shaken(asteroid(mask=mask, n_src=n_src, **SMALL))
     ours = DPRNN(n_src, **SMALL, mask=mask, **AS_ASTEROID).eval()
     import_weights(ours, theirs.state_dict(), "asteroid")
