@@ -29,6 +29,7 @@ SMALL = {  # arguments that make each network small
     "convtasnet": {"n_filters": 8, "bottleneck": 8, "hidden": 8, "skip": 8, "blocks": 2},
     "dprnn": {"n_filters": 8, "bottleneck": 8, "hidden": 8, "chunk": 10, "blocks": 1},
     "sepformer": {"n_filters": 8, "chunk": 10, "layers": 1, "heads": 2, "hidden": 8},
+    "waveunet": {"levels": 2, "filters": 4, "kernel": 5, "sample_rate": 8000},
 }
 KNOWN = network_classes()
 every_network = pytest.mark.parametrize("name", sorted(KNOWN))
