@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .conv_tasnet import Norm
 from .dprnn import merge, segment
-from .tasnet import MASKS, EncoderDecoder, one_of
+from .tasnet import MASKS, EncoderDecoder, LayerNorm, half, one_of
 
 # %% ../../nbs/4_waveform/45_sepformer.ipynb #9d5677f1
 def positions(
@@ -113,25 +112,23 @@ class Block(nn.Module):
     ):
         super().__init__()
         self.intra = Transformer(channels, heads, hidden, layers)
-        self.intra_norm = Norm(channels, "gLN", prelu=False)
+        self.intra_norm = LayerNorm(channels, "gLN", over=(-3, -2))
         self.inter = Transformer(channels, heads, hidden, layers)
-        self.inter_norm = Norm(channels, "gLN", prelu=False)
+        self.inter_norm = LayerNorm(channels, "gLN", over=(-3, -2))
 
     def forward(self, x: Tensor) -> Tensor:
         """From x (batch, chunk, size, channel) to the same shape."""
-        batch, chunks = x.shape[:2]
-        y = rearrange(self.intra(x.flatten(0, 1)), "(b s) k n -> b (s k) n", b=batch)
-        x = x + rearrange(self.intra_norm(y), "b (s k) n -> b s k n", s=chunks)
+        y = self.intra(x.flatten(0, 1)).view_as(x)
+        x = x + self.intra_norm(y)
         y = self.inter(rearrange(x, "b s k n -> (b k) s n"))
-        y = self.inter_norm(rearrange(y, "(b k) s n -> b (s k) n", b=batch))
-        return x + rearrange(y, "b (s k) n -> b s k n", s=chunks)
+        return x + self.inter_norm(rearrange(y, "(b k) s n -> b s k n", b=len(x)))
 
 # %% ../../nbs/4_waveform/45_sepformer.ipynb #012ff878
 class _Masker(EncoderDecoder):
     """From the learned spectrogram to masks."""
 
     def _set_masker(self, n_filters, blocks, layers, heads, hidden) -> None:
-        self.norm = Norm(n_filters, "gLN", prelu=False)
+        self.norm = LayerNorm(n_filters, "gLN")
         self.bottleneck = nn.Linear(n_filters, n_filters, bias=False)
         sizes = n_filters, heads, hidden, layers
         self.blocks = nn.ModuleList([Block(*sizes) for _ in range(blocks)])
@@ -156,8 +153,7 @@ def _check_sizes(n_filters: int, heads: int, chunk: int, **counts: int) -> None:
     if heads < 1 or n_filters % heads or n_filters % 2:
         fault = "n_filters must be even, and a multiple of heads"
         raise ValueError(f"n_filters is {n_filters} and heads {heads}, but {fault}")
-    if chunk < 2 or chunk % 2:
-        raise ValueError(f"chunk is {chunk}, but must be even: chunks overlap by half")
+    half("chunk", chunk, "chunks")
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name} is {count}, but must be 1 or more")
@@ -189,8 +185,8 @@ class SepFormer(_Masker):
         super().__init__()
         one_of("mask", mask, MASKS)
         _check_sizes(n_filters, heads, chunk, blocks=blocks, layers=layers, hidden=hidden)
-        coder = n_src, n_filters, kernel, kernel // 2, encoder, pad, objective, sample_rate
-        self.set_coder(*coder)
+        how = encoder, pad, objective, sample_rate
+        self.set_coder(n_src, n_filters, kernel, half("kernel", kernel), *how)
         self.chunk, self.mask = chunk, mask
         self._set_masker(n_filters, blocks, layers, heads, hidden)
 
