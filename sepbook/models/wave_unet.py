@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIZES', 'layer', 'doubled', 'Down', 'Up', 'WaveUNet']
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #bc157930
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #714d8bb1
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from ..learner import Network, recurrent
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #ef00a4ab
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #2d7a31dc
 def _image(x: Tensor) -> Tensor:
     """Rows (batch, time, channel) as an image (batch, channel, 1, time), without a copy."""
     return x[:, None].permute(0, 3, 1, 2)
@@ -27,12 +27,12 @@ def _rows(image: Tensor) -> Tensor:
     """And back."""
     return image.permute(0, 2, 3, 1)[:, 0]
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #57dbe71d
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #4431261c
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
     """Equation (1) on rows, with weight (out, in, tap)."""
     return _rows(F.conv2d(_image(x), weight[:, :, None], bias, (1, stride)))
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #43aee3fd
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #9cc7cf6e
 def _weight_grad(x: Tensor, grad: Tensor, taps: int, stride: int, rows: int = 1024) -> Tensor:
     """The gradient (out, in, tap) of a convolution's weight: windows times gradients, in parts."""
     (batch, n, out), width, x = grad.shape, x.shape[2], x.contiguous()
@@ -43,14 +43,14 @@ def _weight_grad(x: Tensor, grad: Tensor, taps: int, stride: int, rows: int = 10
         total.addmm_(grad[:, part].flatten(0, 1).T, windows[:, part].flatten(0, 1))
     return total.view(out, taps, width).mT
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #a2d85f61
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #6ab4d2f6
 def _input_grad(x: Tensor, weight: Tensor, grad: Tensor, stride: int) -> Tensor:
     """The gradient of a convolution's input (batch, time, channel)."""
     given = _image(grad), _image(x), weight[:, :, None], None
     how = (1, stride), (0, 0), (1, 1), False, (0, 0), 1, (True, False, False)
     return _rows(torch.ops.aten.convolution_backward(*given, *how)[0])
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #8dfce924
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #3ba77f41
 class _Layer(torch.autograd.Function):
     """Convolve, add, rectify: one result in memory, and gradients that are quick on a CPU."""
 
@@ -74,7 +74,7 @@ class _Layer(torch.autograd.Function):
         d_bias = grad.sum((0, 1)) if need[2] else None
         return d_x, d_weight, d_bias, grad if need[3] else None, None, None
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #9ca8809f
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #49b9052a
 def layer(
     x: Tensor,  # (batch, time, channel)
     weight: Tensor,  # (out, channel, tap)
@@ -95,7 +95,7 @@ def _must_be_plain() -> bool:
     """Whether something else looks at each operation: a compiler, or half precision."""
     return torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #1d6e5bdc
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #dd6dd3f7
 def doubled(
     weight: Tensor,  # filters (out, in, tap) for rows at the full rate
     share: Tensor | float,  # of the left neighbour in the row between two: (in, 1), or 0.5
@@ -106,15 +106,20 @@ def doubled(
     first, second = taps[..., 1::2], taps[..., ::2]
     return torch.cat([F.pad(first, (0, 1)), second])
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #44ad3ad3
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #fab0d4ca
+def _started(layer: nn.Module) -> nn.Module:
+    """A layer with Glorot's random weights, and biases of zero."""
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class _Block(nn.Module):
     """A convolution with leaky ReLU; with a GLU after it, if it is gated."""
 
     def __init__(self, before: int, after: int, kernel: int, gated: bool):
         super().__init__()
-        self.conv = nn.Conv1d(before, after, kernel)
-        nn.init.xavier_uniform_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
+        self.conv = _started(nn.Conv1d(before, after, kernel))
         self.gate = nn.Linear(after, 2 * after) if gated else None
 
     def forward(self, x: Tensor, stride: int = 1, plus: Tensor | None = None, low: int = 0):
@@ -123,7 +128,7 @@ class _Block(nn.Module):
         y = layer(x, weight, self.conv.bias, plus, stride, slope=0.2)
         return y if self.gate is None else F.glu(self.gate(y), -1)
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #561231d1
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #5784da93
 class Down(_Block):
     """One level down: features at the full rate, and every second row of them."""
 
@@ -142,7 +147,7 @@ class Down(_Block):
             even.append(super().forward(after, stride=2))
         return skip, torch.cat(even, 1)
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #9220a046
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #dc1be3b9
 class Up(_Block):
     """One level up: double the rate, join the skip, convolve."""
 
@@ -163,7 +168,7 @@ class Up(_Block):
         plus = both[:, : skip.shape[1] - 2 * half]
         return super().forward(skip, plus=plus, low=self.low)
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #26a3a5f0
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #0736a559
 class _Lengths(Network):
     """How many samples go in, how many come out, and which of them the skips keep."""
 
@@ -201,7 +206,7 @@ class _Lengths(Network):
             low = rows - self.kernel_up + 1
         return keeps
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #944f797a
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #3d1e1c3b
 class _Graph(_Lengths):
     """Down, up, and out."""
 
@@ -230,7 +235,7 @@ class _Graph(_Lengths):
         rest = rearrange(rows, "b t c -> b 1 c t") - est.sum(1, keepdim=True)
         return torch.cat([est, rest], 1)
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #dbb205de
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #d658972d
 class _Whole(_Graph):
     """What the network takes: excerpts with their surroundings, or recordings of any length."""
 
@@ -267,7 +272,7 @@ class _Whole(_Graph):
         est = self._separate(mix[..., :into], self._keeps(into))
         return F.mse_loss(est, src[..., (into - out) // 2 :][..., :out])
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #a7672b65
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #a052932a
 class WaveUNet(_Whole):
     """A U-Net on the waveform. Defaults are the paper's stereo network for the voice, M4.
 
@@ -298,7 +303,7 @@ class WaveUNet(_Whole):
         self.kernel, self.kernel_up = kernel, kernel_up
         _build(self, levels, filters, gated, lstm, upsampling == "learned")
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #8d6b77a9
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #59f194a0
 def _build(net: WaveUNet, levels: int, filters: int, gated: bool, lstm: int, learned: bool) -> None:
     """Give a network its layers."""
     widths = [net.channels, *(filters * k for k in range(1, levels + 2))]
@@ -312,9 +317,9 @@ def _build(net: WaveUNet, levels: int, filters: int, gated: bool, lstm: int, lea
     how = net.kernel_up, gated, learned
     net.up = nn.ModuleList(Up(low, skip, *how) for skip, low in reversed(pairs[1:]))
     estimates = len(net.sources) - (net.output == "difference")
-    net.out = nn.Linear(filters + net.channels, estimates * net.channels)
+    net.out = _started(nn.Linear(filters + net.channels, estimates * net.channels))
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #264bc71a
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #ed6a9993
 _ALLOWED = {
     "output": ("difference", "direct"),
     "upsampling": ("linear", "learned"),
@@ -338,7 +343,7 @@ def _check_settings(config: dict) -> None:
         given = f"{len(config['sources'])} source(s)"
         raise ValueError(f"{given}, but output={config['output']!r} needs {least} or more names")
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #1b9b6b6b
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #b2e01431
 _FOUR = ["bass", "drums", "other", "vocals"]
 SIZES = {
     "M1": {"channels": 1, "output": "direct", "context": False},
