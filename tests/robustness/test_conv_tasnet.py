@@ -2,14 +2,13 @@
 
 import copy
 import io
-import time
 
 import pytest
 import torch
+from nets import noise, refused, run, seconds
 
-from sepbook.learner import Learner
 from sepbook.models.conv_tasnet import NORMS, ConvTasNet, Stream
-from sepbook.zoo import import_weights, load, save
+from sepbook.zoo import import_weights
 
 SMALL = {
     "n_filters": 24,
@@ -27,31 +26,10 @@ def small(**how) -> ConvTasNet:
     return ConvTasNet(**SMALL | how).eval()
 
 
-def noise(*shape: int, seed: int = 0, dtype=torch.float32) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def run(network, mix) -> torch.Tensor:
-    with torch.no_grad():
-        return network(mix)
-
-
-def one_line(error) -> bool:
-    return "\n" not in str(error.value)
-
-
 def test_parameter_counts():
     assert ConvTasNet().n_params == 5_050_545
     assert ConvTasNet(last_residual=False).n_params == 4_984_881
     assert ConvTasNet(skip=0).n_params == 3_474_609
-
-
-@pytest.mark.parametrize("pad", [True, False])
-@pytest.mark.parametrize("length", [1, 7, 8, 15, 16, 17, 100, 777])
-def test_any_length(length, pad):
-    network = small(pad=pad)
-    est = run(network, noise(3, 1, length))
-    assert est.shape == (3, 2, 1, length) and est.isfinite().all()
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -65,25 +43,6 @@ def test_every_norm_trains(norm, n_src):
     for name, p in network.named_parameters():
         assert p.grad.isfinite().all(), name
         assert name in unused or p.grad.abs().max() > 0, name
-
-
-@pytest.mark.parametrize("objective", ["si_sdr", "snr"])
-def test_silence_gives_silence_and_finite_gradients(objective):
-    network = small(objective=objective).train()
-    assert run(network.eval(), torch.zeros(1, 1, 300)).abs().max() == 0
-    network.train().loss(torch.zeros(1, 1, 300), torch.zeros(1, 2, 1, 300)).backward()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
-
-
-def test_level_scales_through():
-    network, mix = small(), noise(1, 1, 800)
-    torch.testing.assert_close(run(network, 8 * mix), 8 * run(network, mix), rtol=1e-5, atol=1e-6)
-
-
-def test_items_of_a_batch_are_alone():
-    network, mix = small(), noise(4, 1, 500)
-    alone = torch.cat([run(network, one[None]) for one in mix])
-    torch.testing.assert_close(run(network, mix), alone, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", ["gLN", "cLN", "frame"])
@@ -149,9 +108,8 @@ def test_stream_refuses_in_one_line():
         (small(), "future"),
         (small(norm="cLN", causal=True, pad=False), "pads"),
     ):
-        with pytest.raises(ValueError, match=words) as error:
+        with refused(words):
             Stream(network)
-        assert one_line(error)
     stream = Stream(small(norm="cLN", causal=True))
     with pytest.raises(ValueError, match="nothing was streamed"):
         stream.flush()
@@ -160,32 +118,10 @@ def test_stream_refuses_in_one_line():
 
 
 @pytest.mark.parametrize(
-    ("mix", "words"),
-    [
-        (noise(1, 2, 100), "channels"),
-        (noise(1, 100), "batch, channel, time"),
-        (noise(1, 1, 0), "shape"),
-        (noise(0, 1, 100), "shape"),
-        (noise(1, 1, 100) * torch.nan, "NaN"),
-        (noise(1, 1, 100).double(), "float64"),
-        (noise(1, 1, 100).half(), "float16"),
-        (torch.ones(1, 1, 100, dtype=torch.int16), "floating-point"),
-    ],
-)
-def test_bad_input_is_refused_in_one_line(mix, words):
-    with pytest.raises((ValueError, TypeError), match=words) as error:
-        small()(mix)
-    assert one_line(error)
-
-
-@pytest.mark.parametrize(
     ("how", "words"),
     [
         ({"causal": True}, "gLN"),
         ({"norm": "LN"}, "use gLN"),
-        ({"mask": "tanh"}, "use sigmoid"),
-        ({"encoder": "tanh"}, "use linear"),
-        ({"objective": "mse"}, "use si_sdr"),
         ({"kernel": 15}, "even"),
         ({"taps": 2}, "odd"),
         ({"blocks": 0}, "one block"),
@@ -193,33 +129,8 @@ def test_bad_input_is_refused_in_one_line(mix, words):
     ],
 )
 def test_bad_settings_are_refused_in_one_line(how, words):
-    with pytest.raises(ValueError, match=words) as error:
+    with refused(words):
         ConvTasNet(**SMALL | how)
-    assert one_line(error)
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_other_precisions(norm):
-    network, mix = small(norm=norm), noise(1, 1, 500)
-    want = run(network, mix)
-    wide = run(copy.deepcopy(network).double(), mix.double())
-    torch.testing.assert_close(wide.float(), want, rtol=1e-4, atol=1e-5)
-    half = run(copy.deepcopy(network).bfloat16(), mix.bfloat16())
-    assert (
-        half.dtype == torch.bfloat16 and (half.float() - want).abs().max() < 0.1 * want.abs().max()
-    )
-    with torch.autocast("cpu", torch.bfloat16):
-        est = network.train()(mix)
-        loss = network.loss(mix, noise(1, 2, 1, 500))
-    loss.backward()
-    assert est.isfinite().all() and loss.isfinite()
-
-
-def test_half_precision():
-    network, mix = small(), noise(1, 1, 500)
-    half = run(copy.deepcopy(network).half(), mix.half())
-    want = run(network, mix)
-    assert (half.float() - want).abs().max() < 0.02 * want.abs().max()
 
 
 def test_gln_is_exact_on_a_long_loud_recording():
@@ -233,29 +144,8 @@ def test_gln_is_exact_on_a_long_loud_recording():
 
 def test_cost_is_linear_in_length():
     network = small()
-
-    def seconds(length: int) -> float:
-        best = []
-        for _ in range(3):
-            started = time.process_time()
-            run(network, noise(1, 1, length))
-            best.append(time.process_time() - started)
-        return min(best)
-
-    seconds(8000)
-    assert seconds(8000 * 80) < 3 * 8 * seconds(8000 * 10)
-
-
-def test_saves_loads_and_learns(tmp_path):
-    network = small(n_src=3, objective="snr")
-    save(network, tmp_path / "net.safetensors", {"data": "noise"})
-    again = load(tmp_path / "net.safetensors")
-    assert again.config == network.config and again.sources == ("s1", "s2", "s3")
-    mix = noise(1, 1, 300)
-    torch.testing.assert_close(run(again, mix), run(network, mix))
-    data = [(m, s) for m, s in zip(noise(4, 1, 300), noise(4, 3, 1, 300, seed=1))]
-    log = Learner(network, data, batch_size=2).fit(steps=2, progress=False)
-    assert log.loss.notna().any()
+    seconds(network, 8000)
+    assert seconds(network, 8000 * 80) < 3 * 8 * seconds(network, 8000 * 10)
 
 
 @pytest.mark.parametrize("taps", [1, 3, 5])
@@ -303,11 +193,9 @@ def test_onnx_export(norm, tmp_path):
 
 
 def test_foreign_weights_that_do_not_fit():
-    with pytest.raises(ValueError) as error:
+    with refused("torchaudio"):
         import_weights(small(), {"a": torch.ones(3)}, "torchaudio")
-    assert one_line(error)
     buffer = io.BytesIO()
     torch.save(small().state_dict(), buffer)
-    with pytest.raises(ValueError, match="asteroid") as error:
+    with refused("asteroid"):
         import_weights(small(), small().state_dict(), "asteroid")
-    assert one_line(error)
