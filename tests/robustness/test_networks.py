@@ -29,6 +29,15 @@ SMALL = {  # arguments that make each network small
     "convtasnet": {"n_filters": 8, "bottleneck": 8, "hidden": 8, "skip": 8, "blocks": 2},
     "dprnn": {"n_filters": 8, "bottleneck": 8, "hidden": 8, "chunk": 10, "blocks": 1},
     "sepformer": {"n_filters": 8, "chunk": 10, "layers": 1, "heads": 2, "hidden": 8},
+    "bsrnn": {
+        "sample_rate": 8000,
+        "n_fft": 128,
+        "hop": 64,
+        "features": 8,
+        "hidden": 8,
+        "blocks": 1,
+        "mask_hidden": 8,
+    },
     "waveunet": {"levels": 2, "filters": 4, "kernel": 5, "sample_rate": 8000},
 }
 KNOWN = network_classes()
