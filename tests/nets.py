@@ -1,11 +1,16 @@
 """What the tests of networks share."""
 
+import importlib
 import time
+import warnings
 from contextlib import contextmanager
+from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor, nn
+
+from sepbook.mixtures import example_voices
 
 
 def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -35,3 +40,51 @@ def refused(words: str):
     with pytest.raises((ValueError, TypeError), match=words) as fault:
         yield
     assert "\n" not in str(fault.value)
+
+
+# Peers
+
+
+def peer(module: str) -> ModuleType:
+    """A module of a reference implementation; the test is skipped where it is not installed."""
+    reason = f"{module.partition('.')[0]} is not installed: run `make parity`"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip(module, reason=reason)
+        return importlib.import_module(module)
+
+
+def shaken(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Random weights everywhere, norms and biases too; running averages as after some training."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=draw))
+        for name, b in network.named_buffers():
+            if "running" in name:
+                b.copy_(torch.rand(b.shape, generator=draw) + ("var" in name))
+    return network.eval()
+
+
+def signals(*only: str) -> dict[str, Tensor]:
+    """Random and real mixtures: one, a batch of three, odd lengths; all, or those named."""
+    voices = [example_voices(2, 1.0, seed).mix[:, :5001] for seed in range(3)]
+    found = {
+        "noise": noise(1, 1, 8000),
+        "odd": noise(1, 1, 4003),
+        "short": noise(3, 1, 33),
+        "whole": noise(2, 1, 168),  # whole frames and whole chunks
+        "voices": torch.stack(voices),
+    }
+    return {name: found[name] for name in only or found}
+
+
+def same_outputs(ours: nn.Module, theirs: nn.Module, *only: str) -> None:
+    """Largest error relative to the largest value: 1e-5 at most, with gradients and without."""
+    for name, mix in signals(*only).items():
+        with torch.no_grad():
+            quick, want = ours(mix)[:, :, 0], theirs(mix)
+        for got in (quick, ours(mix)[:, :, 0].detach()):
+            assert got.shape == want.shape, name
+            error = (got - want).abs().max() / want.abs().max()
+            assert error < 1e-5, (name, error)

@@ -2,13 +2,12 @@
 
 import importlib
 import io
-import warnings
 
 import pytest
 import torch
 import torchaudio
+from nets import peer, same_outputs, shaken, signals
 
-from sepbook.mixtures import example_voices
 from sepbook.models.conv_tasnet import ConvTasNet
 from sepbook.zoo import import_weights, read_weights
 
@@ -26,11 +25,7 @@ SMALL = {
 
 def asteroid(norm: str = "gLN", causal: bool = False, mask: str = "relu", n_src: int = 2, **size):
     """Asteroid's network with our names for the sizes; skipped where it is not installed."""
-    reason = "asteroid is not installed: run `make parity`"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        models = pytest.importorskip("asteroid.models", reason=reason)
-    return models.ConvTasNet(
+    return peer("asteroid.models").ConvTasNet(
         n_src,
         n_filters=size["n_filters"],
         kernel_size=size["kernel"],
@@ -44,39 +39,6 @@ def asteroid(norm: str = "gLN", causal: bool = False, mask: str = "relu", n_src:
         mask_act=mask,
         causal=causal,
     )
-
-
-def shaken(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Random weights everywhere, norms and biases too; running averages as after some training."""
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in network.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=draw))
-        for name, b in network.named_buffers():
-            if b.is_floating_point():
-                b.copy_(torch.rand(b.shape, generator=draw) + ("var" in name))
-    return network.eval()
-
-
-def signals() -> dict[str, torch.Tensor]:
-    """Random and real mixtures: one, a batch of three, odd lengths."""
-    draw = torch.Generator().manual_seed(1)
-    voices = [example_voices(2, 1.0, seed).mix[:, :7001] for seed in range(3)]
-    return {
-        "noise": torch.randn(1, 1, 8000, generator=draw),
-        "odd": torch.randn(1, 1, 4003, generator=draw),
-        "short": torch.randn(3, 1, 17, generator=draw),
-        "voices": torch.stack(voices),
-    }
-
-
-def compare_outputs(ours, theirs) -> None:
-    for name, mix in signals().items():
-        with torch.no_grad():
-            got, want = ours(mix)[:, :, 0], theirs(mix)
-        assert got.shape == want.shape, name
-        error = (got - want).abs().max() / want.abs().max()
-        assert error < 1e-5, (name, error)
 
 
 def compare_gradients(ours, theirs, peer: str) -> None:
@@ -105,7 +67,7 @@ def test_torchaudio(mask, n_src):
     sizes = SMALL | {"skip": 24}
     ours = ConvTasNet(n_src, **sizes, mask=mask, last_residual=False).eval()
     import_weights(ours, theirs.state_dict(), "torchaudio")
-    compare_outputs(ours, theirs)
+    same_outputs(ours, theirs)
     compare_gradients(ours, theirs, "torchaudio")
 
 
@@ -115,7 +77,7 @@ def test_torchaudio_at_the_size_of_its_bundle():
     ours = ConvTasNet(**bundle["config"]).eval()
     assert ours.n_params == sum(p.numel() for p in theirs.parameters()) == 4_984_881
     import_weights(ours, theirs.state_dict(), bundle["peer"])
-    compare_outputs(ours, theirs)
+    same_outputs(ours, theirs)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +88,7 @@ def test_asteroid(norm, causal):
     theirs = shaken(asteroid(norm, causal, **SMALL))
     ours = ConvTasNet(**SMALL, norm=norm, causal=causal, mask="relu", pad=False).eval()
     import_weights(ours, theirs.state_dict(), "asteroid")
-    compare_outputs(ours, theirs)
+    same_outputs(ours, theirs)
     compare_gradients(ours, theirs, "asteroid")
 
 
@@ -135,14 +97,14 @@ def test_asteroid_masks(mask, n_src):
     theirs = shaken(asteroid(mask=mask, n_src=n_src, **SMALL))
     ours = ConvTasNet(n_src, **SMALL, mask=mask, pad=False).eval()
     import_weights(ours, theirs.state_dict(), "asteroid")
-    compare_outputs(ours, theirs)
+    same_outputs(ours, theirs)
 
 
 def test_asteroid_without_skips():
     theirs = shaken(asteroid(**SMALL | {"skip": 0}))
     ours = ConvTasNet(**SMALL | {"skip": 0}, mask="relu", pad=False).eval()
     import_weights(ours, theirs.state_dict(), "asteroid")
-    compare_outputs(ours, theirs)
+    same_outputs(ours, theirs)
 
 
 def test_asteroid_at_the_paper_size():
@@ -151,7 +113,7 @@ def test_asteroid_at_the_paper_size():
     ours = ConvTasNet(mask="relu", pad=False).eval()
     assert ours.n_params == sum(p.numel() for p in theirs.parameters()) == 5_050_545
     import_weights(ours, theirs.state_dict(), "asteroid")
-    compare_outputs(ours, theirs)
+    same_outputs(ours, theirs)
 
 
 def test_asteroid_reads_the_file_that_it_writes(tmp_path):
@@ -170,7 +132,7 @@ def test_asteroid_reads_the_file_that_it_writes(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(buffer.getvalue())
     ours = ConvTasNet(**SMALL, mask="relu", pad=False).eval()
     import_weights(ours, read_weights(tmp_path / "pytorch_model.bin"), "asteroid")
-    compare_outputs(ours, theirs)
+    same_outputs(ours, theirs)
 
 
 @pytest.mark.parametrize("peer", ["asteroid", "torchaudio"])

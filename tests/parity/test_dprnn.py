@@ -5,8 +5,8 @@ import warnings
 
 import pytest
 import torch
+from nets import peer, same_outputs, shaken, signals
 
-from sepbook.mixtures import example_voices
 from sepbook.models.dprnn import DPRNN, merge, segment
 from sepbook.zoo import import_weights, read_weights
 
@@ -24,11 +24,7 @@ AS_ASTEROID = {"edge": "whole", "pad": False}
 
 def asteroid(norm: str = "gLN", mask: str = "sigmoid", n_src: int = 2, both: bool = True, **size):
     """Asteroid's network with our names for the sizes; skipped where it is not installed."""
-    reason = "asteroid is not installed: run `make parity`"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        models = pytest.importorskip("asteroid.models", reason=reason)
-    return models.DPRNNTasNet(
+    return peer("asteroid.models").DPRNNTasNet(
         n_src,
         n_filters=size["n_filters"],
         kernel_size=size["kernel"],
@@ -43,45 +39,13 @@ def asteroid(norm: str = "gLN", mask: str = "sigmoid", n_src: int = 2, both: boo
     )
 
 
-def shaken(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Random weights everywhere, norms and biases too."""
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in network.parameters():
-            p.add_(0.1 * torch.randn(p.shape, generator=draw))
-    return network.eval()
-
-
-def signals() -> dict[str, torch.Tensor]:
-    """Random and real mixtures: one, a batch of three, odd lengths."""
-    draw = torch.Generator().manual_seed(1)
-    voices = [example_voices(2, 1.0, seed).mix[:, :5001] for seed in range(3)]
-    return {
-        "noise": torch.randn(1, 1, 4000, generator=draw),
-        "odd": torch.randn(1, 1, 2003, generator=draw),
-        "short": torch.randn(3, 1, 17, generator=draw),
-        "voices": torch.stack(voices),
-    }
-
-
-def compare_outputs(ours, theirs, only: tuple[str, ...] = ()) -> None:
-    for name, mix in signals().items():
-        if only and name not in only:
-            continue
-        with torch.no_grad():
-            got, want = ours(mix)[:, :, 0], theirs(mix)
-        assert got.shape == want.shape, name
-        error = (got - want).abs().max() / want.abs().max()
-        assert error < 1e-5, (name, error)
-
-
 @pytest.mark.parametrize("norm", ["gLN", "frame"])
 @pytest.mark.parametrize("both", [True, False])
 def test_asteroid(norm, both):
     theirs = shaken(asteroid(norm, both=both, **SMALL))
     ours = DPRNN(**SMALL, norm=norm, both=both, **AS_ASTEROID).eval()
     import_weights(ours, theirs.state_dict(), "asteroid")
-    compare_outputs(ours, theirs)
+    same_outputs(ours, theirs)
 
 
 @pytest.mark.parametrize(("mask", "n_src"), [("relu", 3), ("relu", 2), ("sigmoid", 1)])
@@ -90,7 +54,7 @@ def test_asteroid_masks(mask, n_src):
     theirs = shaken(asteroid(mask=mask, n_src=n_src, **SMALL))
     ours = DPRNN(n_src, **SMALL, mask=mask, **AS_ASTEROID).eval()
     import_weights(ours, theirs.state_dict(), "asteroid")
-    compare_outputs(ours, theirs)
+    same_outputs(ours, theirs)
 
 
 def test_asteroid_gradients():
@@ -120,7 +84,7 @@ def test_asteroid_at_the_paper_size(kernel, chunk, bottleneck, count):
     ours = DPRNN(kernel=kernel, chunk=chunk, bottleneck=bottleneck, **AS_ASTEROID).eval()
     assert ours.n_params == sum(p.numel() for p in theirs.parameters()) == count
     import_weights(ours, theirs.state_dict(), "asteroid")
-    compare_outputs(ours, theirs, ("odd",) if kernel == 2 else ("odd", "voices"))
+    same_outputs(ours, theirs, *(["odd"] if kernel == 2 else ["odd", "voices"]))
 
 
 def test_asteroid_reads_the_file_that_it_writes(tmp_path):
@@ -132,7 +96,7 @@ def test_asteroid_reads_the_file_that_it_writes(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(buffer.getvalue())
     ours = DPRNN(**SMALL, **AS_ASTEROID).eval()
     import_weights(ours, read_weights(tmp_path / "pytorch_model.bin"), "asteroid")
-    compare_outputs(ours, theirs, ("odd",))
+    same_outputs(ours, theirs, "odd")
 
 
 @pytest.mark.parametrize("change", [{"blocks": 3}, {"hidden": 13}, {"n_filters": 25}])
