@@ -3,9 +3,9 @@
 # %% auto #0
 __all__ = ['STEMS', 'VERSIONS', 'Down', 'Up', 'Pointwise', 'rescale', 'BLSTM', 'change_rate', 'expand_and_norm', 'LocalAttention',
            'Residual', 'residuals', 'Branches', 'Demucs', 'HDemucs', 'positions', 'positions_2d', 'Attend',
-           'CrossTransformer', 'HTDemucs']
+           'CrossTransformer', 'HTDemucs', 'Shifted']
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #24afa8f0
+# %% ../../nbs/4_waveform/46_demucs.ipynb #9cdeb7e6
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..learner import Network, recurrent
 from ..stft import make_window, overlap_add, stft
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #0dc85e9b
+# %% ../../nbs/4_waveform/46_demucs.ipynb #0d5dc5d3
 STEMS = ("drums", "bass", "other", "vocals")
 
 
@@ -26,7 +26,7 @@ def _norm(channels: int, groups: int) -> nn.Module:
     """Group normalisation, or nothing for 0 groups."""
     return nn.GroupNorm(groups, channels) if groups else nn.Identity()
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #de812461
+# %% ../../nbs/4_waveform/46_demucs.ipynb #977bb68a
 class Down(nn.Module):
     """One layer of an encoder: filter with a stride along one axis, then let half gate half."""
 
@@ -61,7 +61,7 @@ class Down(nn.Module):
         x = self.act(self.norm1(x if inject is None else x + inject))
         return F.glu(self.norm2(self.rewrite(self.branch(x))), 1)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #8eafaac1
+# %% ../../nbs/4_waveform/46_demucs.ipynb #a2550b0d
 class Up(nn.Module):
     """One layer of a decoder: let half gate half, then filter back to more steps."""
 
@@ -100,7 +100,7 @@ class Up(nn.Module):
         x = x if length is None else x.narrow(self.axis, self.pad, length)
         return self.act(x) if self.act else x
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #782e54d1
+# %% ../../nbs/4_waveform/46_demucs.ipynb #e0a8f293
 class Pointwise(nn.Linear):
     """A convolution with a single tap: a matrix for the channels of (batch, channel, time)."""
 
@@ -121,7 +121,7 @@ def rescale(
             layer.weight /= factor
             layer.bias /= factor
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #fd4c8026
+# %% ../../nbs/4_waveform/46_demucs.ipynb #1266cc40
 class BLSTM(nn.Module):
     """LSTM layers in both directions over (batch, channel, time), as wide as what comes in."""
 
@@ -161,7 +161,7 @@ def _joined(y: Tensor, batch: int) -> Tensor:
     middle = y[..., edge:-edge].flatten(2)
     return torch.cat([y[:, :, 0, :edge], middle, y[:, :, -1, -edge:]], -1)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #1fafa569
+# %% ../../nbs/4_waveform/46_demucs.ipynb #f362be6a
 def _standard(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each item of a batch."""
     axes = tuple(range(1, x.ndim))
@@ -173,7 +173,7 @@ def _trimmed(x: Tensor, length: int) -> Tensor:
     """The middle of (..., time)."""
     return x.narrow(-1, (x.shape[-1] - length) // 2, length)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #41377f41
+# %% ../../nbs/4_waveform/46_demucs.ipynb #48fe6f11
 def _sinc_filters(old: int, new: int) -> tuple[Tensor, int]:
     """Filters (phase, tap) that change the rate by new / old, and how far they look back."""
     rate = 0.945 * min(old, new)
@@ -197,7 +197,7 @@ def change_rate(
     out = rearrange(out, "(b c) p t -> b c (t p)", b=len(wav))
     return out[..., : wav.shape[-1] * new // old]
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #d6f8b13e
+# %% ../../nbs/4_waveform/46_demucs.ipynb #76bcb880
 def expand_and_norm(
     h: Tensor,  # (row, channels in, time)
     expand: nn.Linear,  # to more channels
@@ -217,7 +217,7 @@ def expand_and_norm(
         shift = level * gain + norm.bias
         return torch.baddbmm(shift[..., None], weight * gain[..., None], h)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #d507e39d
+# %% ../../nbs/4_waveform/46_demucs.ipynb #6cc4961d
 class LocalAttention(nn.Module):
     """Attention over (batch, channel, time) that fades with distance, at a rate each frame sets."""
 
@@ -249,7 +249,7 @@ class LocalAttention(nn.Module):
         out = F.scaled_dot_product_attention(query, key, content, bias.to(query))
         return x + self.proj(rearrange(out, "n h t c -> n (h c) t"))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #cf9c30eb
+# %% ../../nbs/4_waveform/46_demucs.ipynb #e106c664
 class Residual(nn.Module):
     """x + s * GLU(norm(W h)), with h a narrow look at x: dilated taps, perhaps LSTM, attention."""
 
@@ -285,7 +285,7 @@ def residuals(channels: int, compress: int, deep: bool, init: float, depth: int 
     hidden = channels // compress
     return nn.Sequential(*(Residual(channels, hidden, 2**k, deep, init) for k in range(depth)))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #04714fe0
+# %% ../../nbs/4_waveform/46_demucs.ipynb #8b61f0bb
 @dataclass(frozen=True)
 class Branches:
     """Which layers have residual branches, and what is in them."""
@@ -311,7 +311,7 @@ class Branches:
         hidden = channels // self.compress
         return nn.Sequential(*(Residual(channels, hidden, 2**k, *how) for k in range(2)))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #4155f5ba
+# %% ../../nbs/4_waveform/46_demucs.ipynb #9954f7b5
 def _add_layer(
     pair: tuple, k: int, widths: tuple, branches: Branches, sizes: dict, gelu: bool = True
 ) -> None:
@@ -324,7 +324,7 @@ def _add_layer(
     pair[0].append(down)
     pair[1].insert(0, Up(width, c_out, **how, branch=branches.make(width, k, decoder=True)))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #4e0c780b
+# %% ../../nbs/4_waveform/46_demucs.ipynb #b8d7673a
 class _Stems(Network):
     """What all Demucs have: stems, and layers that get wider on the way down."""
 
@@ -343,7 +343,7 @@ def _widths(hidden: int, growth: float, depth: int) -> list[int]:
         widths.append(int(growth * widths[-1]))
     return widths
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #e53cb9fc
+# %% ../../nbs/4_waveform/46_demucs.ipynb #4d5a692e
 class _Wave(_Stems):
     """From a mixture to estimates, around the layers."""
 
@@ -382,7 +382,7 @@ def _padded(x: Tensor, network: _Wave) -> Tensor:
     spare = -(-steps // twice) - x.shape[-1]
     return F.pad(x, (spare // 2, spare - spare // 2))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #e8a0d925
+# %% ../../nbs/4_waveform/46_demucs.ipynb #12900ccf
 class Demucs(_Wave):
     """A U-Net on waveforms. Defaults are version 2; `VERSIONS` has the others.
 
@@ -421,14 +421,14 @@ class Demucs(_Wave):
         self.lstm = BLSTM(widths[-1], lstm) if lstm else None
         rescale(self)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #205810ca
+# %% ../../nbs/4_waveform/46_demucs.ipynb #275f32aa
 VERSIONS = {
     "v1": {"hidden": 100, "resample": False, "normalize": False},
     "v2": {},
     "v3": {"lstm": 0, "gelu": True, "branches": "encoder"},
 }
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #cd974690
+# %% ../../nbs/4_waveform/46_demucs.ipynb #18185deb
 def _reflected(x: Tensor, left: int, right: int) -> Tensor:
     """Mirror both ends of (..., time); fill up with zeros first where there is too little."""
     missing = max(0, max(left, right) - x.shape[-1] + 1)
@@ -463,7 +463,7 @@ class _Spectra(_Stems):
         window = make_window("hann", self.n_fft, dtype=frames.dtype, device=frames.device) / 1.5
         return overlap_add(frames * window, hop)[..., 3 * hop // 2 :][..., :length]
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #236cfb67
+# %% ../../nbs/4_waveform/46_demucs.ipynb #1790db3c
 def _layer_sizes(n_fft: int, k: int) -> tuple[dict, dict | None]:
     """Kernel, stride, axis and padding of layer k on frequencies; and on time, if there is one."""
     freqs, hop = n_fft // 2 // 4**k, n_fft // 4 // 4**k
@@ -475,7 +475,7 @@ def _layer_sizes(n_fft: int, k: int) -> tuple[dict, dict | None]:
         return {"kernel": freqs, "stride": 4, "pad": 0, "axis": -2}, time
     return {"kernel": 4, "stride": 2, "pad": 1}, None
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #07043224
+# %% ../../nbs/4_waveform/46_demucs.ipynb #86d155c8
 class _Layers(_Spectra):
     """Two encoders and two decoders: on spectra, and on the wave until the two meet."""
 
@@ -499,7 +499,7 @@ def _smooth(freqs: int, channels: int) -> Tensor:
     steps = torch.randn(freqs, channels).cumsum(0)
     return 0.1 * steps / torch.arange(1, freqs + 1)[:, None].sqrt()
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #95d5ae2d
+# %% ../../nbs/4_waveform/46_demucs.ipynb #55d80ed3
 class _Hybrid(_Layers):
     """From a mixture to the sum of what both branches say."""
 
@@ -533,7 +533,7 @@ class _Hybrid(_Layers):
                 xt = up_t.filter(gated, size_t)
         return x, xt
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #a55403d1
+# %% ../../nbs/4_waveform/46_demucs.ipynb #d445ac5d
 class _Both(_Hybrid):
     def bottom(self, x: Tensor, xt: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """What the decoders begin with, besides what skips over: nothing."""
@@ -557,7 +557,7 @@ class _Both(_Hybrid):
         missing = round(self.segment * self.sample_rate) - mix.shape[-1]
         return mix if self.training or missing <= 0 else F.pad(mix, (0, missing))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #fb466c31
+# %% ../../nbs/4_waveform/46_demucs.ipynb #9f3b8228
 class HDemucs(_Both):
     """Hybrid Demucs: one branch on the spectrogram, one on the wave. Defaults are the paper's.
 
@@ -583,7 +583,7 @@ class HDemucs(_Both):
         self._set_stft(n_fft)
         self._set_layers(_widths(hidden, growth, depth), Branches(branches, compress, deep, init))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #c161d31c
+# %% ../../nbs/4_waveform/46_demucs.ipynb #adefe62a
 def _turns(n: int, rates: Tensor) -> Tensor:
     """Angles (position, rate) of positions 0 to n - 1."""
     return torch.arange(n, device=rates.device, dtype=rates.dtype)[:, None] * rates
@@ -615,7 +615,7 @@ def positions_2d(
     when, where = waves(frames)[:, None], waves(freqs)[None]
     return torch.cat([when.expand(-1, freqs, -1), where.expand(frames, -1, -1)], -1)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #205c39df
+# %% ../../nbs/4_waveform/46_demucs.ipynb #af15745e
 class Attend(nn.Module):
     """A transformer's layer on (batch, token, channel), which may look at another sequence."""
 
@@ -649,7 +649,7 @@ class Attend(nn.Module):
         x = F.layer_norm(x, x.shape[1:], eps=self.norm_out.eps)
         return torch.addcmul(self.norm_out.bias, x, self.norm_out.weight)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #10b1fd28
+# %% ../../nbs/4_waveform/46_demucs.ipynb #01810277
 class CrossTransformer(nn.Module):
     """Two sequences: each looks at itself, then at the other, then at itself again ..."""
 
@@ -678,7 +678,7 @@ class CrossTransformer(nn.Module):
         x = rearrange(x, "b (t f) c -> b c f t", f=freqs)
         return x, rearrange(xt, "b t c -> b c 1 t")
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #75c88199
+# %% ../../nbs/4_waveform/46_demucs.ipynb #0b5a579b
 class _Transformed(_Both):
     """With a transformer where the branches meet."""
 
@@ -686,6 +686,10 @@ class _Transformed(_Both):
         def change(old, new):
             return nn.Conv2d(old, new, 1) if bottom else nn.Identity()
 
+        if (bottom or width) % heads:
+            raise ValueError(
+                f"{bottom or width} channels can't be shared by heads={heads}; use {heads} n"
+            )
         self.widen, self.widen_t = change(width, bottom), change(width, bottom)
         self.narrow, self.narrow_t = change(bottom, width), change(bottom, width)
         self.transformer = CrossTransformer(bottom or width, layers, heads, dropout)
@@ -695,7 +699,7 @@ class _Transformed(_Both):
         x, xt = self.transformer(self.widen(x), self.widen_t(xt))
         return self.narrow(x), self.narrow_t(xt)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #4a76e3d5
+# %% ../../nbs/4_waveform/46_demucs.ipynb #558d93af
 class HTDemucs(_Transformed):
     """Hybrid Transformer Demucs. Defaults are the released network's.
 
@@ -727,7 +731,7 @@ class HTDemucs(_Transformed):
         self._set_layers(widths, Branches(branches, compress, depth, init))
         self._set_bottom(widths[-1], bottom, layers, heads, dropout)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #3704eb85
+# %% ../../nbs/4_waveform/46_demucs.ipynb #4c9a1038
 _BRANCH = {"squeeze": 0, "norm1": 1, "lstm": 3, "attention": 4, "expand": 3, "norm2": 4, "scale": 6}
 
 
@@ -737,7 +741,7 @@ def _in_branch(part: str, deep: bool) -> str:
     number = _BRANCH[name] + 2 * (deep and name in ("expand", "norm2", "scale"))
     return f"{number}.{leaf or 'scale'}".replace("decay", "query_decay")
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #d37723df
+# %% ../../nbs/4_waveform/46_demucs.ipynb #99db224c
 _HYBRID = {"conv": {"encoder": "conv", "decoder": "conv_tr"}}
 _WAVE = {
     "encoder": {"conv": 0, "norm1": 1, "branch": 3, "rewrite": 3, "norm2": 4},
@@ -761,7 +765,7 @@ def _in_layer(network: Network, side: str, k: str, part: str) -> str:
     theirs = {"conv": "conv" if "enc" in side else "conv_tr", "branch": "dconv"}
     return f"{theirs.get(name, name)}.{rest}"
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #1bdd6095
+# %% ../../nbs/4_waveform/46_demucs.ipynb #52749955
 _BOTTOM = {
     "widen": "channel_upsampler",
     "narrow": "channel_downsampler",
@@ -790,7 +794,7 @@ def _in_bottom(name: str) -> str:
     theirs = (_ATTEND | kind).get(part, part)
     return ".".join(["crosstransformer", layers, k, theirs, *leaf])
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #e1809a3d
+# %% ../../nbs/4_waveform/46_demucs.ipynb #366f96a5
 _SIDES = {
     "demucs": {"time_encoder": "tencoder", "time_decoder": "tdecoder"},
     "torchaudio": {"encoder": "freq_encoder", "decoder": "freq_decoder"},
@@ -820,7 +824,57 @@ def _translated(network: Network, state: dict[str, Tensor], peer: str) -> dict[s
         raise ValueError(f"{peer}'s weights have {len(extra)} more tensors, as {extra[0]}")
     return found
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #bd07c86f
+# %% ../../nbs/4_waveform/46_demucs.ipynb #659b41dd
 for _cls in (Demucs, HDemucs, HTDemucs):
     _cls.peers = {"demucs": partial(_translated, peer="demucs")}
 HDemucs.peers["torchaudio"] = partial(_translated, peer="torchaudio")
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #7fa6fca6
+class Shifted(nn.Module):
+    """A separator that works on several shifts of the mixture, and returns the mean."""
+
+    def __init__(
+        self,
+        separator: nn.Module,  # with sources, sample_rate and channels
+        shifts: int = 2,  # how many, evenly spread
+        seconds: float = 0.5,  # from no shift to this, which is left out
+    ):
+        super().__init__()
+        if shifts < 1 or seconds <= 0:
+            raise ValueError(f"shifts={shifts}, seconds={seconds}; give 1 or more, and some time")
+        self.separator, self.shifts, self.seconds = separator, shifts, seconds
+        self.sources, self.channels = separator.sources, separator.channels
+        self.sample_rate = separator.sample_rate
+        self.segment = getattr(separator, "segment", None)
+
+    def forward(self, mix: Tensor) -> Tensor:
+        """Estimates (batch, source, channel, time) of a mixture (batch, channel, time)."""
+        total, frames = 0, mix.shape[-1]
+        for k in range(self.shifts):
+            start = round(k / self.shifts * self.seconds * self.sample_rate)
+            total = total + self.separator(F.pad(mix, (start, 0)))[..., start : start + frames]
+        return total / self.shifts
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #472c931b
+def _hub(name: str, files: str, **config) -> dict[str, dict]:
+    """A checkpoint of demucs 4.1 on the Hub."""
+    told = {"peer": "demucs", "config": config, "files": [files + ".safetensors"]}
+    return {f"hf:adefossez/{name}": told | {"licence": "MIT"}}
+
+
+def _bundle(name: str, licence: str) -> dict[str, dict]:
+    """A checkpoint of torchaudio."""
+    return {f"torchaudio:{name}": {"peer": "torchaudio", "config": {}, "licence": licence}}
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #434b51b9
+_SIX = {"sources": (*STEMS, "guitar", "piano"), "bottom": 0}
+HTDemucs.published = (
+    _hub("HTDemucs", "955717e8")
+    | _hub("HTDemucs-ft", "04573f0d")
+    | _hub("HTDemucs-6s", "5c90dfd2", **_SIX)
+)
+HDemucs.published = (
+    _hub("Demucs-hdemucs_mmi", "75fc33f5")
+    | _bundle("HDEMUCS_HIGH_MUSDB_PLUS", "not stated; trained on MUSDB18-HQ and 150 songs")
+    | _bundle("HDEMUCS_HIGH_MUSDB", "not stated; trained on MUSDB18-HQ")
+)

@@ -38,6 +38,9 @@ SMALL = {  # arguments that make each network small
         "blocks": 1,
         "mask_hidden": 8,
     },
+    "demucs": {"hidden": 4, "depth": 2, "lstm": 1, "sample_rate": 8000},
+    "hdemucs": {"hidden": 8, "depth": 3, "n_fft": 64, "compress": 2, "deep": 1},
+    "htdemucs": {"hidden": 8, "depth": 1, "n_fft": 64, "bottom": 8, "heads": 2, "segment": 0},
     "waveunet": {"levels": 2, "filters": 4, "kernel": 5, "sample_rate": 8000},
 }
 KNOWN = network_classes()
