@@ -1,0 +1,141 @@
+"""U-Net or Wave-U-Net? The questions of Cohen-Hadria et al. (2019), asked at a very small scale.
+
+    python benchmarks/wave_unet_study.py             writes results/wave_unet_study.json, 3 minutes
+    python benchmarks/wave_unet_study.py --seed 1    one seed only; adds it to the file
+    python benchmarks/wave_unet_study.py --quick     a few steps, writes nothing
+
+The drums of the packaged song against everything else, mono, 8,192 Hz. All learn from its first
+three seconds, with the same number of items of half a second, and are measured on the next three:
+SI-SDR improvement. The mean over two seeds, and the smallest and the largest.
+"""
+
+import argparse
+import json
+import os
+import time
+from datetime import date
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from sepbook.learner import Learner
+from sepbook.metrics import si_sdr
+from sepbook.mixtures import example_song
+from sepbook.models.unet import UNet
+from sepbook.models.wave_unet import WaveUNet
+
+RATE, STEPS, SEEDS = 8192, 150, (0, 1)
+NAMES = ("drums", "accompaniment")
+WAVE = {"sources": NAMES, "channels": 1, "sample_rate": RATE, "levels": 5, "filters": 8}
+PICTURE = {"sources": NAMES, "n_fft": 256, "hop": 64, "n_bins": 128, "widths": (8, 16, 24, 32, 40)}
+
+
+class Cuts(Dataset):
+    """Half a second of each source: from places and with gains of their own, or as it is."""
+
+    def __init__(self, src: Tensor, remix: bool):
+        self.src, self.remix = src, remix
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+        at = torch.randint(self.src.shape[-1] - RATE // 2, (len(self.src),)).tolist()
+        at = at if self.remix else at[:1] * len(at)
+        src = torch.stack([s[:, a : a + RATE // 2] for s, a in zip(self.src, at)])
+        if self.remix:
+            src = src * 10 ** (torch.empty(len(src), 1, 1).uniform_(-6, 6) / 20)
+        return src.sum(0), src
+
+
+def without_skips(network: WaveUNet) -> WaveUNet:
+    """The same network, whose skips carry nothing."""
+    for level in network.up:
+        level.register_forward_pre_hook(lambda _, given: (given[0], 0 * given[1], given[2]))
+    return network
+
+
+VARIANTS = {
+    "Wave-U-Net": lambda: WaveUNet(**WAVE),
+    "direct outputs": lambda: WaveUNet(**WAVE, output="direct"),
+    "without context": lambda: WaveUNet(**WAVE, context=False),
+    "without skips": lambda: without_skips(WaveUNet(**WAVE)),
+    "with GLU and LSTM": lambda: WaveUNet(**WAVE, gated=True, lstm=1),
+    "half the data": lambda: WaveUNet(**WAVE),
+    "without remixing": lambda: WaveUNet(**WAVE),
+    "U-Net, mask": lambda: UNet(**PICTURE),
+    "U-Net, magnitude": lambda: UNet(**PICTURE, output="magnitude"),
+}
+
+
+def gain(network: nn.Module, src: Tensor) -> float:
+    """SI-SDR improvement in dB, mean over drums and the rest."""
+    mix = src.sum(0)
+    with torch.no_grad():
+        est = network.eval()(mix[None])[0]
+    return float((si_sdr(est, src) - si_sdr(mix.expand_as(src), src)).mean())
+
+
+def run(name: str, seed: int, steps: int, early: Tensor, late: Tensor) -> dict:
+    """Train one variant with one seed."""
+    torch.manual_seed(seed)
+    network = VARIANTS[name]()
+    known = early[..., : early.shape[-1] // 2] if name == "half the data" else early
+    data = Cuts(known, remix=name != "without remixing")
+    started = time.process_time()
+    Learner(network, data, batch_size=1, lr=5e-3, schedule="cosine", seed=seed).fit(
+        steps=steps, progress=False
+    )
+    row = {"variant": name, "seed": seed, "parameters": network.n_params}
+    row["cpu_seconds"] = round(time.process_time() - started, 1)
+    row |= {"early": round(gain(network, early), 2), "late": round(gain(network, late), 2)}
+    print(row, flush=True)
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seed", type=int)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    song = example_song(RATE, mono=True)
+    drums = song.src[song.sources.index("drums")]
+    early, late = torch.stack([drums, song.mix - drums]).chunk(2, -1)
+    path = Path(__file__).resolve().parents[1] / "results" / "wave_unet_study.json"
+    seeds = SEEDS if args.seed is None else (args.seed,)
+    rows = []
+    if path.exists() and not args.quick:
+        rows = [row for row in json.loads(path.read_text())["rows"] if row["seed"] not in seeds]
+    for seed in seeds[:1] if args.quick else seeds:
+        rows += [run(name, seed, 3 if args.quick else STEPS, early, late) for name in VARIANTS]
+    means = {}
+    for name in VARIANTS:
+        found = [row["late"] for row in rows if row["variant"] == name]
+        means[name] = round(sum(found) / len(found), 2)
+    headline = [
+        {"what": f"{name}, SI-SDR gain", "value": value, "unit": "dB", "bar": ""}
+        for name, value in means.items()
+    ]
+    told = {
+        "title": "U-Net or Wave-U-Net: drums of one song, three seconds to learn from",
+        "headline": headline,
+        "command": "python benchmarks/wave_unet_study.py",
+        "date": date.today().isoformat(),
+        "device": "1 CPU core",
+        "data": "Falcon 69, mono, 8,192 Hz: first three seconds to learn from, next three measured",
+        "steps": STEPS,
+        "statistic": f"mean over seeds {sorted({row['seed'] for row in rows})}",
+        "rows": rows,
+    }
+    if not args.quick:
+        path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
