@@ -1,0 +1,241 @@
+"""BSRNN at the paper's size: ours against a plain loop over the bands, equal weights and outputs.
+
+    python benchmarks/bsrnn.py            writes results/bsrnn.json
+    python benchmarks/bsrnn.py --quick    small networks, one repeat, writes nothing
+
+6 s of noise, 44.1 kHz stereo, batch 1, two threads. There is no official implementation; the plain
+one below is the paper's text as one writes it down: 41 slices, 41 normalisations, 41 products, and
+LSTMs on (sequence, step, feature). It gets our weights, and the outputs are compared. Runs
+alternate, and the fastest of each counts. Beside one stem, four stems with a shared trunk. Peak
+memory is that of a process of its own. The plain loop is not trained: it would keep about 10 GB.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from bench import THREADS, fastest, figure, report
+from torch import Tensor, nn
+
+from sepbook.models.bsrnn import BSRNN, EPS, SIZES
+from sepbook.separate import separate
+
+QUICK = {"features": 32, "hidden": 32, "blocks": 2, "mask_hidden": 64}
+REPORTED = 4.649  # s: an open port, one stem of 6 s, two threads, on the machine of the survey
+
+
+class Plain(nn.Module):
+    """One stem, band by band, with our weights."""
+
+    def __init__(self, ours: BSRNN):
+        super().__init__()
+        self.ours, trunk, head = ours, ours.trunks[0], ours.heads[0]
+        self.widths = [w for number, w in trunk.split.runs for _ in range(number)]
+        self.split = nn.ModuleList(self._normed(layer) for layer in self._each(trunk.split.layers))
+        self.first = nn.ModuleList(self._normed(layer) for layer in self._each([head.first]))
+        self.second = nn.ModuleList(self._linear(*layer) for layer in self._each(head.second))
+        self.readers = [r for pair in zip(trunk.time, trunk.band) for r in pair]
+
+    @staticmethod
+    def _each(layers) -> list:
+        return [(layer, k) for layer in layers for k in range(len(layer.weight))]
+
+    @staticmethod
+    def _linear(layer, k: int) -> nn.Linear:
+        linear = nn.Linear(*layer.weight.shape[1:])
+        linear.weight.data, linear.bias.data = layer.weight.data[k].T.clone(), layer.bias.data[k, 0]
+        return linear
+
+    def _normed(self, given: tuple) -> nn.Sequential:
+        norm = nn.LayerNorm(given[0].weight.shape[1], eps=EPS)
+        return nn.Sequential(norm, self._linear(*given))
+
+    def forward(self, mix: Tensor) -> Tensor:
+        """Estimates (batch, 1, channel, time)."""
+        spec = self.ours.spectrum(mix)
+        grid = []
+        for band, layer in zip(spec.split(self.widths, 2), self.split):
+            x = torch.view_as_real(band).permute(0, 3, 1, 2, 4).flatten(2)
+            grid.append(layer(x))
+        x = torch.stack(grid, 1)  # (batch, band, frame, feature)
+        for number, reader in enumerate(self.readers):
+            y = (x if number % 2 == 0 else x.transpose(1, 2)).flatten(0, 1)
+            read = reader.lstm(reader.norm(y).transpose(0, 1))[0].transpose(0, 1)
+            y = (y + reader.linear(read)).unflatten(0, (len(x), -1))
+            x = y if number % 2 == 0 else y.transpose(1, 2)
+        masks = []
+        for k, width in enumerate(self.widths):
+            y = F.glu(self.second[k](self.first[k](x[:, k]).tanh()), -1)
+            y = y.unflatten(-1, (spec.shape[1], width, 2)).contiguous()
+            masks.append(torch.view_as_complex(y))
+        mask = torch.cat(masks, -1).permute(0, 2, 3, 1)
+        return self.ours.wave((mask * spec)[:, None], mix.shape[-1])
+
+
+def build(which: str, quick: bool) -> nn.Module:
+    """One of the networks, with random weights."""
+    torch.manual_seed(0)
+    if which == "small":
+        return BSRNN(**SIZES["small"])
+    if which == "four stems, shared trunk":
+        return BSRNN(trunk="shared", **QUICK if quick else {})
+    ours = BSRNN(sources=("vocals",), **QUICK if quick else {})
+    return Plain(ours) if which == "plain loop" else ours
+
+
+def noise(seconds: float, channels: int = 2, rate: int = 44100) -> Tensor:
+    """A mixture (1, channel, time)."""
+    draw = torch.Generator().manual_seed(1)
+    return 0.1 * torch.randn(1, channels, round(rate * seconds), generator=draw)
+
+
+def forward(network: nn.Module, mix: Tensor) -> Tensor:
+    """Separate, without gradients."""
+    with torch.no_grad():
+        return network.eval()(mix)
+
+
+def step(network: nn.Module, mix: Tensor, adam: torch.optim.Optimizer) -> None:
+    """One step of training, with the network's own loss."""
+    adam.zero_grad()
+    src = mix[:, None].expand(-1, len(network.sources), -1, -1) / 2
+    network.train().loss(mix, src).backward()
+    adam.step()
+
+
+def child(which: str, quick: str, task: str, seconds: str) -> None:
+    """Do a task alone in a process, and print what it took."""
+    network = build(which, quick == "quick")
+    small = which == "small"
+    mix = noise(float(seconds), 1, 22050) if small else noise(float(seconds))
+    adam = torch.optim.Adam(network.parameters(), lr=1e-4)
+    mix = mix.expand(4, -1, -1).clone() if small and task == "train" else mix
+    rate = 22050 if small else 44100
+    runs = {
+        "forward": lambda: forward(network, mix),
+        "train": lambda: step(network, mix, adam),
+        "separate": lambda: separate(network.eval(), mix[0], rate, progress=False),
+    }
+    spent = []
+    for _ in range(3 if task == "train" else 1):  # the optimiser's memory comes with the first
+        started = time.perf_counter()
+        runs[task]()
+        spent.append(time.perf_counter() - started)
+    status = Path("/proc/self/status").read_text()  # getrusage would count the parent's memory
+    gigabytes = int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+    print(json.dumps({"seconds": round(min(spent), 3), "peak_gb": round(gigabytes, 2)}))
+
+
+def alone(which: str, quick: bool, task: str, seconds: float) -> dict[str, float]:
+    """Seconds and peak memory (GB) of a task in its own process."""
+    words = [which, "quick" if quick else "full", task, str(seconds)]
+    command = [sys.executable, sys.argv[0], "--child", *words]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = {"network": which, "task": task, "sound_seconds": seconds}
+    found |= json.loads(out.splitlines()[-1])
+    print(found, flush=True)
+    return found
+
+
+def product_speed() -> float:
+    """GFLOP a second of a large matrix product, the most that any network could reach."""
+    a, best = torch.randn(2048, 1024), 0.0
+    for _ in range(20):
+        started = time.perf_counter()
+        a @ a[:1024].T
+        best = max(best, 2 * 2048 * 1024 * 1024 / (time.perf_counter() - started) / 1e9)
+    return best
+
+
+def compare(quick: bool, repeats: int, seconds: float) -> list[dict]:
+    """Forward passes of ours, the plain loop, and four stems with a shared trunk."""
+    mix = noise(seconds)
+    networks = {"ours": build("ours", quick)}
+    networks["plain loop"] = Plain(networks["ours"])
+    networks["four stems, shared trunk"] = build("four stems, shared trunk", quick)
+    got, want = forward(networks["ours"], mix), forward(networks["plain loop"], mix)
+    error = float((got - want).abs().max() / want.abs().max())
+    best = fastest(lambda network: forward(network, mix), networks, repeats)
+    rows = []
+    for name, network in networks.items():
+        row = {"network": name, "parameters": sum(p.numel() for p in network.parameters())}
+        if name == "plain loop":
+            row["parameters"] = rows[0]["parameters"]
+        stems = 4 if name.startswith("four") else 1
+        clock, cpu = best[name].values()
+        row |= {"stems": stems, "forward_seconds": clock, "forward_cpu_seconds": cpu}
+        row |= {"seconds_per_stem": clock / stems, "relative_error": error}
+        rows.append({k: round(v, 7) if isinstance(v, float) else v for k, v in row.items()})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def headline(rows: list[dict], runs: dict[str, dict], floor: float) -> list[dict]:
+    """What the chapter and the results table show."""
+    ours, plain, shared = rows
+    per_stem = shared["seconds_per_stem"]
+    return [
+        figure("BSRNN, one stem of 6 s: forward", round(ours["forward_seconds"], 2), "s"),
+        figure(
+            "BSRNN, one stem: our time over a plain loop's",
+            *(round(ours["forward_seconds"] / plain["forward_seconds"], 3), "x", "below 1"),
+        ),
+        figure("BSRNN, one stem: its arithmetic at the speed of large products", floor, "s"),
+        figure("BSRNN, four stems with a shared trunk: per stem", round(per_stem, 2), "s"),
+        figure(
+            "BSRNN, shared trunk: a plain loop's time per stem over ours",
+            *(round(plain["forward_seconds"] / per_stem, 2), "x", "at least 3"),
+        ),
+        figure("BSRNN, the survey's open port per stem", REPORTED, "s, another day"),
+        figure("BSRNN, difference from the plain loop", ours["relative_error"], "", "1e-4"),
+        figure("BSRNN, one stem: training step of 6 s", runs["train"]["seconds"], "s"),
+        figure("BSRNN, peak memory of training", runs["train"]["peak_gb"], "GB", "at most 6"),
+        figure("BSRNN small: training step, 4 x 3 s", runs["small"]["seconds"], "s", "below 1"),
+        figure("BSRNN, three minutes through `separate`: peak", runs["long"]["peak_gb"], "GB", "3"),
+        figure("BSRNN, three minutes through `separate`", runs["long"]["seconds"], "s"),
+        figure("BSRNN small, three minutes through `separate`", runs["low"]["seconds"], "s"),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(THREADS)
+    if args.child:
+        child(*args.child)
+        return
+    quick, seconds = args.quick, 1.0 if args.quick else 6.0
+    operations = 2 * (8 * 256 * (128 + 256) + 512 * 128) * 24 * 41 * 517
+    speed = product_speed()
+    rows = compare(quick, 1 if quick else args.repeats, seconds)
+    runs = {
+        "train": alone("ours", quick, "train", seconds),
+        "small": alone("small", quick, "train", 3.0),
+        "long": alone("four stems, shared trunk", quick, "separate", 3.0 if quick else 180.0),
+        "low": alone("small", quick, "separate", 3.0 if quick else 180.0),
+    }
+    floor = round(operations / speed / 1e9, 2)
+    report(
+        args,
+        "BSRNN at the paper's size, 6 s at 44.1 kHz stereo: ours and a plain loop",
+        headline(rows, runs, floor),
+        data="random numbers, batch 1; three minutes: four stems with a shared trunk",
+        statistic="minimum over repeats, networks alternating",
+        product_gflop_per_second=round(speed, 1),
+        rows=rows,
+        runs=list(runs.values()),
+    )
+
+
+if __name__ == "__main__":
+    main()
