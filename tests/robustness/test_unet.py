@@ -93,7 +93,7 @@ def test_nothing_above_the_edge_unless_asked_for():
 def test_one_source_alone_has_its_own_mask():
     network, mix = spleeter(sources=("vocals",)), noise(1, 2, 3000)
     mask = network.masks(network.look(network.spectrum(mix).abs())[0])
-    assert 0 < mask.min() and mask.max() < 1 and mask.std() > 0
+    assert mask.min() > 0 and mask.max() < 1 and mask.std() > 0
 
 
 def test_patches_meet_without_a_click():
