@@ -6,7 +6,7 @@
 __all__ = ['BANDS', 'EPS', 'AT_ONCE', 'TRUNKS', 'SIZES', 'band_runs', 'PerBand', 'BandSplit', 'Reader', 'Trunk', 'Head', 'BSRNN',
            'salient', 'ActiveCorpus', 'Mute', 'StemList', 'pseudo_stems']
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #cacac3c8
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #34ef9cb4
 import math
 from collections.abc import Sequence
 from itertools import groupby
@@ -22,14 +22,14 @@ from ..learner import Network, recurrent
 from ..mixtures import MUSDB_SOURCES
 from .mask_networks import MaskNetwork
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #243a6dfe
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #02d62016
 BANDS = {
     "music": ((10, 100), (12, 250), (8, 500), (8, 1000), (2, 2000)),
     "speech": ((20, 200), (6, 500), (7, 2000)),
     "small": ((6, 150), (6, 300), (4, 600), (3, 1500)),
 }  # how many bands, and how wide in Hz; one more takes the rest
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #0b30a260
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #d9fc2a49
 def band_runs(
     bands: str
     | Sequence[tuple[int, float]],  # a name in BANDS, or such pairs (number, width in Hz)
@@ -51,10 +51,10 @@ def band_runs(
         spare -= fit * bins
     return runs + ([(1, spare)] if spare else [])
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #6453999e
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #19d70bac
 EPS = 1e-8  # of a normalisation: what is added to a variance
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #ba7f87ce
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #c91a835e
 class PerBand(nn.Module):
     """For each of several bands a matrix of its own, after a normalisation if wanted."""
 
@@ -80,7 +80,7 @@ class PerBand(nn.Module):
         bias = torch.baddbmm(self.bias, self.offset, self.weight)
         return torch.baddbmm(bias, x, self.gain * self.weight)
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #20d10b5a
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #2ee3cf6c
 class BandSplit(nn.Module):
     """From a spectrum to `features` numbers for each band and frame."""
 
@@ -108,10 +108,10 @@ class BandSplit(nn.Module):
         x = torch.cat(parts)
         return x if self.level is None else torch.addcmul(x, torch.cat(loud), self.level)
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #84d84cc5
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #84627758
 AT_ONCE = 32768  # sequences times units of an LSTM: what a CPU computes in one go
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #de7c6978
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #4e6d9708
 class Reader(nn.Module):
     """Normalise, read in both directions, come back to the old size, and add."""
 
@@ -141,7 +141,7 @@ class Reader(nn.Module):
             [self.read(p) if keep else checkpoint(self.read, p, **how) for p in parts], 1
         )
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #c3649228
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #687ab5a0
 class Trunk(nn.Module):
     """Band split, then blocks that read along time and across the bands."""
 
@@ -166,7 +166,7 @@ class Trunk(nn.Module):
             x = band(rearrange(x, "t (b k) n -> k (b t) n", b=batch))
         return x
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #03909d7f
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #732b52c5
 class Head(nn.Module):
     """From the features of each band to a complex number for each of its bins."""
 
@@ -193,10 +193,10 @@ class Head(nn.Module):
         y = torch.cat(parts, 3)
         return torch.view_as_complex(y.to(torch.promote_types(y.dtype, torch.float32))).mT
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #b9ff4014
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #f871ebc1
 TRUNKS = ("own", "shared")
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #5593121d
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #613e6672
 def _check_sizes(trunk: str, **sizes: int) -> None:
     """Raise ValueError for what makes no network."""
     if trunk not in TRUNKS:
@@ -205,7 +205,7 @@ def _check_sizes(trunk: str, **sizes: int) -> None:
         if value < 1:
             raise ValueError(f"{name} is {value}, but must be at least 1")
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #218dabd3
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #bea2d262
 class _Bands(MaskNetwork):
     """What BSRNN does with its trunks and heads."""
 
@@ -227,7 +227,7 @@ class _Bands(MaskNetwork):
         gap = torch.view_as_real(est - self.spectrum(src)).abs().mean()
         return 2 * gap + F.l1_loss(self.wave(est, mix.shape[-1]), src)
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #8e3bda1c
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #9284246e
 class BSRNN(_Bands):
     """Band-split RNN: one network per source, or a shared trunk. Defaults are the paper's.
 
@@ -250,7 +250,7 @@ class BSRNN(_Bands):
         mask_hidden: int = 512,  # units between the two layers of a head
         residual: bool = False,  # a second head per source whose spectrum is added, for speech
         level: bool = False,  # let the bands see how loud they are
-        recompute: bool = True,  # train in a fifth of the memory, and a third more of time
+        recompute: bool = True,  # in training, keep little and compute it again
     ):
         super().__init__(sources, sample_rate, channels, n_fft, hop)
         sizes = {"features": features, "hidden": hidden, "mask_hidden": mask_hidden}
@@ -264,7 +264,7 @@ class BSRNN(_Bands):
         )
         self.heads, self.residuals = heads(n_src), heads(n_src if residual else 0)
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #4ea1b3de
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #352c8337
 _MONO = {"channels": 1, "trunk": "shared"}
 _FEW = {"features": 48, "hidden": 48, "blocks": 3, "mask_hidden": 96, "recompute": False}
 SIZES = {
@@ -278,7 +278,7 @@ SIZES = {
     | _FEW,
 }  # arguments of `BSRNN`: the paper's network, one for speech, and one that a laptop trains
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #f2ff3b8c
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #d32a98c0
 def salient(
     wav: Tensor,  # a source (channel, time)
     sample_rate: int,  # Hz
@@ -302,7 +302,7 @@ def salient(
     loud = (power >= least).unfold(0, parts, max(1, parts // 2)).float().mean(1) >= share
     return _joined(loud, window * max(1, parts // 2), window * parts, wav.shape[-1])
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #04a092d5
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #26b88aee
 def _joined(chosen: Tensor, hop: int, length: int, stop: int) -> list[tuple[int, int]]:
     """The chosen segments as stretches; one that reaches the last window goes on to the end."""
     found, last = [], len(chosen) - 1
@@ -312,7 +312,7 @@ def _joined(chosen: Tensor, hop: int, length: int, stop: int) -> list[tuple[int,
             found.append((ks[0] * hop, stop if ks[-1] == last else ks[-1] * hop + length))
     return [(max(a, found[k - 1][1] if k else 0), b) for k, (a, b) in enumerate(found)]
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #1d3935d5
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #8f1dcab0
 class ActiveCorpus(Sequence):
     """A corpus of stems without their silences, for MixtureDataset(..., remix=1.0).
 
@@ -349,7 +349,7 @@ class ActiveCorpus(Sequence):
             start -= stop - first
         return torch.cat(parts, -1) if parts else self.corpus.read(i, 0, 0)
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #d87daaa7
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #85a6ef42
 class Mute:
     """Augmentation: now and then a stem is silent."""
 
@@ -363,7 +363,7 @@ class Mute:
         """Return wav (..., channel, time), or silence of the same length."""
         return torch.zeros_like(wav) if rng.random() < self.share else wav
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #557cd992
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #20439ab6
 class StemList(Sequence):
     """Stems in memory as a corpus: true ones, or what a separator has made of mixtures."""
 
@@ -394,7 +394,7 @@ class StemList(Sequence):
         """At most `frames` samples of stem `i`, from `start` on."""
         return self.wavs[i][:, start : start + frames]
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #5feaf332
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #a12517b5
 @torch.no_grad()
 def pseudo_stems(
     teacher: Network,  # a trained separator
