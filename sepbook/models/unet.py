@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WIDTHS', 'ABOVE', 'SPLEETER', 'phases', 'by_phases', 'Tower', 'draw', 'UNet', 'SpleeterTower', 'Spleeter']
 
-# %% ../../nbs/3_masking/24_unet.ipynb #f8dfc9b7
+# %% ../../nbs/3_masking/24_unet.ipynb #0d1d92b9
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from ..masks import apply_mask
 from ..mixtures import MUSDB_SOURCES
 from ..stft import istft, stft
 
-# %% ../../nbs/3_masking/24_unet.ipynb #0840b33c
+# %% ../../nbs/3_masking/24_unet.ipynb #dcd0ca05
 def phases(
     weight: Tensor,  # of a transposed convolution with 5 x 5 taps and stride 2: (in, out, 5, 5)
 ) -> Tensor:  # of a plain convolution with 3 x 3 taps: (4 * out, in, 3, 3)
@@ -27,7 +27,7 @@ def phases(
     six = rearrange(F.pad(weight, (0, 1, 0, 1)), "i o (a r) (b s) -> (o r s) i a b", r=2, s=2)
     return six.flip(-2, -1)
 
-# %% ../../nbs/3_masking/24_unet.ipynb #9d4a42d5
+# %% ../../nbs/3_masking/24_unet.ipynb #83791860
 def by_phases(
     conv: nn.ConvTranspose2d,  # 5 x 5 taps, stride 2
     x: Tensor,  # (batch, channel, height, width)
@@ -36,16 +36,16 @@ def by_phases(
     y = F.conv2d(x, phases(conv.weight), conv.bias.repeat_interleave(4), padding=1)
     return F.pixel_shuffle(y, 2)
 
-# %% ../../nbs/3_masking/24_unet.ipynb #36430d2a
+# %% ../../nbs/3_masking/24_unet.ipynb #de189063
 WIDTHS = (16, 32, 64, 128, 256, 512)  # channels after each convolution
 
-# %% ../../nbs/3_masking/24_unet.ipynb #a89d3234
+# %% ../../nbs/3_masking/24_unet.ipynb #96caefa7
 def _downs(channels: int, widths: Sequence[int]) -> nn.ModuleList:
     """Convolutions that halve height and width."""
     pairs = zip((channels, *widths[:-1]), widths)
     return nn.ModuleList(nn.Conv2d(i, o, 5, stride=2, padding=2) for i, o in pairs)
 
-# %% ../../nbs/3_masking/24_unet.ipynb #b5e28c73
+# %% ../../nbs/3_masking/24_unet.ipynb #ea72bd8a
 def _ups(widths: Sequence[int], channels: int, skips: bool) -> nn.ModuleList:
     """Transposed convolutions that double them again; each but the first reads a skip too."""
     n_out = (*widths[-2::-1], channels)
@@ -53,12 +53,12 @@ def _ups(widths: Sequence[int], channels: int, skips: bool) -> nn.ModuleList:
     how = dict(stride=2, padding=2, output_padding=1)
     return nn.ModuleList(nn.ConvTranspose2d(i, o, 5, **how) for i, o in zip(n_in, n_out))
 
-# %% ../../nbs/3_masking/24_unet.ipynb #fafa771a
+# %% ../../nbs/3_masking/24_unet.ipynb #d0b5e8f2
 def _norms(widths: Sequence[int], **how: float) -> nn.ModuleList:
     """Batch normalisation for so many channels each."""
     return nn.ModuleList(nn.BatchNorm2d(n, **how) for n in widths)
 
-# %% ../../nbs/3_masking/24_unet.ipynb #3ce83fce
+# %% ../../nbs/3_masking/24_unet.ipynb #b7bb1005
 class Tower(nn.Module):
     """The U-Net of Jansson et al.: a picture in, numbers of any sign of the same size out."""
 
@@ -88,7 +88,7 @@ class Tower(nn.Module):
             x = torch.cat([kept.pop(), x], 1) if self.skips else x
         return by_phases(self.up[-1], x)
 
-# %% ../../nbs/3_masking/24_unet.ipynb #ca30935a
+# %% ../../nbs/3_masking/24_unet.ipynb #16eecf6a
 class _Pictures(Network):
     """To spectra and back, for audio of any length."""
 
@@ -120,7 +120,7 @@ class _Pictures(Network):
         wav = istft(spec, self.n_fft + length, self.n_fft, self.hop, center=False)
         return wav[..., self.n_fft :]
 
-# %% ../../nbs/3_masking/24_unet.ipynb #f21725d3
+# %% ../../nbs/3_masking/24_unet.ipynb #42b28a29
 def _check_sizes(net: _Pictures) -> None:
     """Raise ValueError for numbers that make no network."""
     n_fft, hop, n_bins, step = net.n_fft, net.hop, net.n_bins, net.step
@@ -131,7 +131,7 @@ def _check_sizes(net: _Pictures) -> None:
         given = f"n_bins={n_bins}, patch={net.patch}, but {step} at a time are made one"
         raise ValueError(f"{given}; give multiples of {step}, n_bins at most {n_fft // 2 + 1}")
 
-# %% ../../nbs/3_masking/24_unet.ipynb #b7e5c33e
+# %% ../../nbs/3_masking/24_unet.ipynb #ce6e1170
 def draw(
     net: _Pictures,  # with one tower for each source in `net.towers`
     x: Tensor,  # pictures (batch, channel, frequency, frame) of any width
@@ -145,14 +145,14 @@ def draw(
     y = torch.stack([tower(x) for tower in net.towers], 1).to(x.dtype)
     return rearrange(y, "(b n) s c f t -> b s c f (n t)", n=n)[..., :n_frames]
 
-# %% ../../nbs/3_masking/24_unet.ipynb #e74a07dc
+# %% ../../nbs/3_masking/24_unet.ipynb #d1d68af2
 ABOVE = {  # f(mask (..., frequency, frame), rows) -> mask with so many rows more
     "copy": lambda mask, rows: torch.cat([mask, *[mask[..., -1:, :]] * rows], -2),
     "zeros": lambda mask, rows: F.pad(mask, (0, 0, 0, rows)),
     "average": lambda mask, rows: torch.cat([mask, *[mask.mean(-2, keepdim=True)] * rows], -2),
 }
 
-# %% ../../nbs/3_masking/24_unet.ipynb #079358d3
+# %% ../../nbs/3_masking/24_unet.ipynb #598f7756
 class _UNets(_Pictures):
     """A U-Net for each source, on magnitudes; subclasses say what goes in and what comes out."""
 
@@ -171,7 +171,7 @@ class _UNets(_Pictures):
         true = self.spectrum(src).abs()[..., : self.n_bins, :] / scale.unsqueeze(1)
         return (self.volumes(x) - true).abs().mean((0, 2, 3, 4)).sum()
 
-# %% ../../nbs/3_masking/24_unet.ipynb #78440e45
+# %% ../../nbs/3_masking/24_unet.ipynb #89960ac8
 class _Masked(_UNets):
     """Pictures between 0 and 1 in, and a mask of each source out, or its picture."""
 
@@ -191,7 +191,7 @@ class _Masked(_UNets):
             return self.volumes(x) / x.unsqueeze(1).clamp(min=1e-8)
         return draw(self, x).sigmoid()
 
-# %% ../../nbs/3_masking/24_unet.ipynb #77208fa2
+# %% ../../nbs/3_masking/24_unet.ipynb #9dbec4e7
 class UNet(_Masked):
     """A U-Net for each source draws its mask. Source: Jansson et al. 2017.
 
@@ -221,7 +221,7 @@ class UNet(_Masked):
         tower = dict(channels=channels, widths=widths, skips=skips, dropout=dropout)
         self.towers = nn.ModuleList(Tower(**tower) for _ in sources)
 
-# %% ../../nbs/3_masking/24_unet.ipynb #1ba85f90
+# %% ../../nbs/3_masking/24_unet.ipynb #3eaa2f44
 class SpleeterTower(nn.Module):
     """Spleeter's U-Net for one source, on the picture turned by half a circle."""
 
@@ -245,7 +245,7 @@ class SpleeterTower(nn.Module):
         """From (batch, channel, frequency, frame) to the same shape."""
         return self.last(_climb(self, _descend(self, x.flip(-2, -1)))).flip(-2, -1)
 
-# %% ../../nbs/3_masking/24_unet.ipynb #1f04a282
+# %% ../../nbs/3_masking/24_unet.ipynb #e4aa4189
 def _descend(net: SpleeterTower, x: Tensor) -> list[Tensor]:
     """What each convolution gives, before it is normalised."""
     raw = []
@@ -256,7 +256,7 @@ def _descend(net: SpleeterTower, x: Tensor) -> list[Tensor]:
             x = F.elu_(x) if net.elu else F.leaky_relu_(x, 0.2)
     return raw
 
-# %% ../../nbs/3_masking/24_unet.ipynb #5e230547
+# %% ../../nbs/3_masking/24_unet.ipynb #f6f03952
 def _climb(net: SpleeterTower, raw: list[Tensor]) -> Tensor:
     """Up again: transposed convolution, activation, normalisation, dropout, skip."""
     x = raw.pop()
@@ -267,7 +267,7 @@ def _climb(net: SpleeterTower, raw: list[Tensor]) -> Tensor:
         x = torch.cat([raw.pop(), x], 1) if raw else x
     return x
 
-# %% ../../nbs/3_masking/24_unet.ipynb #0eec0e30
+# %% ../../nbs/3_masking/24_unet.ipynb #697f59de
 class _Shares(_UNets):
     """Pictures as they are in; out, what each source claims, and the shares of the mixture."""
 
@@ -287,7 +287,7 @@ class _Shares(_UNets):
         power = self.volumes(x).square()
         return (power + 1e-10 / power.shape[1]) / (power.sum(1, keepdim=True) + 1e-10)
 
-# %% ../../nbs/3_masking/24_unet.ipynb #3da27be7
+# %% ../../nbs/3_masking/24_unet.ipynb #a354b46c
 def _layer(network: "Spleeter", state: Mapping[str, Any], ours: str, theirs: str) -> dict:
     """One layer: kernels (height, width, ...) = (frame, frequency, ...) are turned to ours."""
     get = lambda leaf: torch.as_tensor(state[f"{theirs}/{leaf}"])
@@ -301,7 +301,7 @@ def _layer(network: "Spleeter", state: Mapping[str, Any], ours: str, theirs: str
         f"{ours}.num_batches_tracked": steps
     }
 
-# %% ../../nbs/3_masking/24_unet.ipynb #4195d441
+# %% ../../nbs/3_masking/24_unet.ipynb #c66c239e
 def _from_spleeter(network: "Spleeter", state: Mapping[str, Any]) -> dict[str, Tensor]:
     """Our names for the variables of a TensorFlow checkpoint; sources must stand in its order."""
     out, count = {}, lambda kind, k: f"{kind}_{k}" if k else kind
@@ -317,7 +317,7 @@ def _from_spleeter(network: "Spleeter", state: Mapping[str, Any]) -> dict[str, T
                 out |= _layer(network, state, f"towers.{s}.{ours}", theirs)
     return out
 
-# %% ../../nbs/3_masking/24_unet.ipynb #0c2af6fb
+# %% ../../nbs/3_masking/24_unet.ipynb #fd26e725
 class Spleeter(_Shares):
     """Spleeter: a U-Net for each source, which share the mixture. Source: Hennequin et al. 2019."""
 
@@ -345,7 +345,7 @@ class Spleeter(_Shares):
         tower = dict(channels=channels, widths=widths, elu=elu, dropout=dropout)
         self.towers = nn.ModuleList(SpleeterTower(**tower) for _ in sources)
 
-# %% ../../nbs/3_masking/24_unet.ipynb #905ef048
+# %% ../../nbs/3_masking/24_unet.ipynb #e3c5eabc
 SPLEETER = {  # arguments of the published networks
     "2stems": {"sources": ("vocals", "accompaniment"), "elu": False},
     "4stems": {"sources": MUSDB_SOURCES},
