@@ -285,10 +285,11 @@ class ConvTasNet(_Masker):
         last_residual: bool = True,  # keep the last block's residual, which nothing reads
         pad: bool = True,  # half a frame of silence at both ends, so that all is covered
         objective: str = "si_sdr",  # the loss: "si_sdr", or "snr", which keeps the level
+        rescale: bool = False,  # bring estimates to the level that the mixture asks for
         sample_rate: int = 8000,  # Hz
     ):
         super().__init__()
-        how = encoder, pad, objective, sample_rate
+        how = encoder, pad, objective, rescale, sample_rate
         self.set_coder(n_src, n_filters, kernel, half("kernel", kernel), *how)
         self._set_masker(n_filters, bottleneck, skip, norm, mask, causal, last_residual)
         self.blocks = _blocks(self, hidden, taps, blocks, repeats, norm, last_residual)
@@ -393,9 +394,12 @@ class _Memory:
         self,
         network: ConvTasNet,  # built with causal=True; put in evaluation mode
     ):
-        if not (network.causal and network.pad):
-            fault = "looks at the future" if network.pad else "pads nothing"
-            raise ValueError(f"this network {fault}; build it with causal=True and pad=True")
+        if not (network.causal and network.pad) or network.rescale:
+            fault = "rescales whole recordings" if network.rescale else "looks at the future"
+            fault = fault if network.pad else "pads nothing"
+            raise ValueError(
+                f"this network {fault}; a stream needs causal=True, pad=True and no rescale"
+            )
         self.network = network.eval()
         self.reset()
 

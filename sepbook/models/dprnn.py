@@ -199,12 +199,12 @@ class DPRNN(_Masker):
         edge: str = "half",  # silence before the first frame: "half" a chunk, or the "whole"
         pad: bool = True,  # half a frame of silence at both ends, so that all is covered
         objective: str = "si_sdr",  # the loss: "si_sdr", or "snr", which keeps the level
+        rescale: bool = False,  # bring estimates to the level that the mixture asks for
         sample_rate: int = 8000,  # Hz
     ):
         super().__init__()
-        stride = half("kernel", kernel)
-        coder = n_src, n_filters, kernel, stride, encoder, pad, objective, sample_rate
-        self.set_coder(*coder)
+        how = encoder, pad, objective, rescale, sample_rate
+        self.set_coder(n_src, n_filters, kernel, half("kernel", kernel), *how)
         masker = n_filters, bottleneck, hidden, chunk, blocks, norm, mask, head, both, edge
         self._set_masker(*masker)
 

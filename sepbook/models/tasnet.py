@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NORMS', 'MASKS', 'ENCODERS', 'OBJECTIVES', 'SIZES', 'frames', 'overlap_add', 'moments', 'mean_so_far', 'averages',
-           'standard', 'LayerNorm', 'Recurrent', 'one_of', 'half', 'EncoderDecoder', 'TasNet']
+           'standard', 'LayerNorm', 'Recurrent', 'one_of', 'half', 'to_level', 'EncoderDecoder', 'TasNet']
 
 # %% ../../nbs/4_waveform/42_tasnet.ipynb #257dba90
 import math
@@ -184,6 +184,16 @@ def half(
         raise ValueError(f"{name} is {value}, but must be even: {what} overlap by half")
     return value // 2
 
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #2b1d030a
+def to_level(
+    est: Tensor,  # (..., source, time)
+    mix: Tensor,  # (..., 1, time)
+) -> Tensor:  # as `est`
+    """Scale each estimate so that what it leaves of the mixture is smallest."""
+    wide = est.to(torch.promote_types(est.dtype, torch.float32))
+    power = wide.square().sum(-1, keepdim=True).clamp(min=1e-8)
+    return ((wide * mix).sum(-1, keepdim=True) / power * wide).to(est)
+
 # %% ../../nbs/4_waveform/42_tasnet.ipynb #61f2cbd5
 class _Coder(Network):
     """A network with the matrices U and V of equations (1) and (2)."""
@@ -197,6 +207,7 @@ class _Coder(Network):
         encoder: str = "linear",  # what follows the encoder: "linear" (nothing), "relu"
         pad: bool = True,  # as in `frames`
         objective: str = "si_sdr",  # the loss: "si_sdr", or "snr", which keeps the level
+        rescale: bool = False,  # bring estimates to the level that the mixture asks for
         sample_rate: int = 8000,  # Hz
     ) -> None:
         """Make the matrices; called at the beginning of `__init__`."""
@@ -207,7 +218,7 @@ class _Coder(Network):
         self.sample_rate, self.channels, self.n_src = sample_rate, 1, n_src
         self.sources = tuple(f"s{k + 1}" for k in range(n_src))
         self.kernel, self.stride, self.pad = kernel, stride, pad
-        self.activation, self.objective = encoder, objective
+        self.activation, self.objective, self.rescale = encoder, objective, rescale
         new = lambda: torch.empty(n_filters, kernel).uniform_(-1, 1) / math.sqrt(kernel)
         self.encoder, self.decoder = nn.Parameter(new()), nn.Parameter(new())
 
@@ -233,7 +244,8 @@ class EncoderDecoder(_Coder):
         wav = self.check(mix)[:, 0]
         est = self.separate_frames(frames(wav, self.kernel, self.stride, self.pad))
         est = rearrange(est, "b t s l -> b s t l")
-        return overlap_add(est, self.stride, mix.shape[-1], self.pad)[:, :, None]
+        est = overlap_add(est, self.stride, mix.shape[-1], self.pad)
+        return (to_level(est, wav[:, None]) if self.rescale else est)[:, :, None]
 
     def loss(self, mix: Tensor, src: Tensor) -> Tensor:
         """Negative SI-SDR (or SNR) of the estimates in their best order, dB."""
@@ -306,10 +318,12 @@ class TasNet(_Masker):
         dropout: float = 0.0,  # between LSTM layers
         pad: bool = True,  # silence at both ends, so that all samples are covered
         objective: str = "si_sdr",  # the loss: "si_sdr", or "snr", which keeps the level
+        rescale: bool = False,  # bring estimates to the level that the mixture asks for
         sample_rate: int = 8000,  # Hz
     ):
         super().__init__()
-        self.set_coder(n_src, n_filters, kernel, stride, encoder, pad, objective, sample_rate)
+        how = encoder, pad, objective, rescale, sample_rate
+        self.set_coder(n_src, n_filters, kernel, stride, *how)
         new = torch.empty(n_filters, kernel).uniform_(-1, 1) / math.sqrt(kernel)
         self.gate, self.unit = nn.Parameter(new) if gated else None, unit
         self._set_masker(n_filters, hidden, layers, causal, norm, mask, skip, dropout)

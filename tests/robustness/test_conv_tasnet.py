@@ -107,6 +107,7 @@ def test_stream_refuses_in_one_line():
     for network, words in (
         (small(), "future"),
         (small(norm="cLN", causal=True, pad=False), "pads"),
+        (small(norm="cLN", causal=True, rescale=True), "rescales"),
     ):
         with refused(words):
             Stream(network)

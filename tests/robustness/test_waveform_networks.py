@@ -31,6 +31,7 @@ VARIANTS = [
     ("tasnet", {"norm": "cLN"}),
     ("tasnet", {"norm": "gLN"}),
     ("tasnet", {"unit": False}),
+    ("conv_tasnet", {"rescale": True}),
     *(("conv_tasnet", {"norm": norm}) for norm in ("cLN", "frame", "BN")),
     ("dprnn", {"norm": "frame"}),
     ("dprnn", {"edge": "whole"}),
@@ -75,6 +76,21 @@ def test_level_scales_through(name, how, factor):
     network, mix = small(name, **how), noise(1, 1, 800)
     got, want = run(network, factor * mix) / factor, run(network, mix)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@every_network
+def test_rescaled_estimates_explain_the_mixture_as_well_as_they_can(name):
+    plain, mix = small(name), noise(2, 1, 800)
+    with torch.no_grad():
+        plain.decoder *= -50  # upside down and too loud: SI-SDR does not care
+    est, got = run(plain, mix), run(small(name, rescale=True), mix)
+    again = small(name, rescale=True)
+    again.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(run(again, mix), got, rtol=1e-4, atol=1e-6)
+    assert ((got * mix[:, None]).sum(-1) > 0).all() and got.abs().max() < est.abs().max() / 3
+    torch.testing.assert_close(
+        (got * (mix[:, None] - got)).sum(-1), torch.zeros(2, 2, 1), rtol=0, atol=1e-2
+    )
 
 
 @every_variant
