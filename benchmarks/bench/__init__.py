@@ -2,7 +2,8 @@
 
 A benchmark gives `build(which, size)`: the network "ours" or a peer's, None where that is missing.
 Runs alternate, and the fastest of each network counts. Peak memory, and whatever is long, is
-measured in a process of its own: the benchmark calls itself with `--child`.
+measured in a process of its own: the benchmark calls itself with `--child`. What is measured on is
+4 s of mono at 8 kHz, unless the benchmark gives another `Audio` to `start`.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -30,8 +32,23 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / ".peers"))
 
 
-def start(doc: str, build: Callable, repeats: int, **more) -> argparse.Namespace:
+@dataclass(frozen=True)
+class Audio:
+    """What the mixture is that everything is measured on."""
+
+    seconds: float = 4.0
+    channels: int = 1
+    rate: int = 8000  # Hz
+
+
+AUDIO = [Audio()]  # the one in use
+
+
+def start(
+    doc: str, build: Callable, repeats: int, audio: Audio = Audio(), **more
+) -> argparse.Namespace:
     """Read the command line; a child does its task here and ends."""
+    AUDIO[0] = audio
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--repeats", type=int, default=repeats)
@@ -47,9 +64,11 @@ def start(doc: str, build: Callable, repeats: int, **more) -> argparse.Namespace
     return args
 
 
-def noise(seconds: float = 4.0) -> Tensor:
-    """The mixture (1, 1, time) that everything is measured on."""
-    return torch.randn(1, 1, round(8000 * seconds), generator=torch.Generator().manual_seed(1))
+def noise(seconds: float | None = None) -> Tensor:
+    """The mixture (1, channel, time) that everything is measured on."""
+    audio, draw = AUDIO[0], torch.Generator().manual_seed(1)
+    frames = round(audio.rate * (audio.seconds if seconds is None else seconds))
+    return torch.randn(1, audio.channels, frames, generator=draw)
 
 
 def forward(network: nn.Module, mix: Tensor) -> None:
@@ -75,7 +94,7 @@ def _child(build: Callable, which: str, size: str, task: str, seconds: str) -> N
     runs = {
         "forward": lambda: forward(network, mix),
         "train": lambda: step(network, mix, adam),
-        "separate": lambda: separate(network.eval(), mix[0], 8000, progress=False),
+        "separate": lambda: separate(network.eval(), mix[0], AUDIO[0].rate, progress=False),
     }
     for _ in range(2 if task == "train" else 1):  # the optimiser's memory comes with the first
         started = time.perf_counter()
@@ -86,8 +105,9 @@ def _child(build: Callable, which: str, size: str, task: str, seconds: str) -> N
     print(json.dumps({"seconds": round(spent, 3), "peak_gb": round(gigabytes, 2)}))
 
 
-def alone(which: str, size: dict, task: str, seconds: float = 4.0) -> dict[str, float]:
+def alone(which: str, size: dict, task: str, seconds: float | None = None) -> dict[str, float]:
     """Seconds and peak memory (GB) of "forward", "train" or "separate", in its own process."""
+    seconds = AUDIO[0].seconds if seconds is None else seconds
     command = [sys.executable, sys.argv[0], "--child", which, json.dumps(size), task, str(seconds)]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return json.loads(out.splitlines()[-1])
@@ -167,7 +187,8 @@ def report(args: argparse.Namespace, title: str, headline: list[dict], **more) -
         "command": " ".join([f"python benchmarks/{path.stem}.py", *sys.argv[1:]]),
         "date": date.today().isoformat(),
         "device": f"{THREADS} CPU cores",
-        "data": "random numbers, batch 1, 32,000 samples; weights equal, outputs compared",
+        "data": f"random numbers, batch 1, {tuple(noise().shape[1:])} samples; weights equal, "
+        "outputs compared",
         "repeats": args.repeats,
         "statistic": "minimum over repeats (half as many for training), networks alternating",
     }

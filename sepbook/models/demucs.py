@@ -7,7 +7,7 @@ __all__ = ['STEMS', 'VERSIONS', 'Down', 'Up', 'BLSTM', 'Pointwise', 'rescale', '
            'LocalAttention', 'Residual', 'residuals', 'positions', 'positions_2d', 'Attend', 'CrossTransformer',
            'Branches', 'Demucs', 'HDemucs', 'HTDemucs']
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #39ff2dac
+# %% ../../nbs/4_waveform/46_demucs.ipynb #6fc754bc
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..learner import Network, recurrent
 from ..stft import make_window, overlap_add, stft
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #81507f0a
+# %% ../../nbs/4_waveform/46_demucs.ipynb #02df8c3d
 STEMS = ("drums", "bass", "other", "vocals")
 
 
@@ -28,7 +28,7 @@ def _norm(channels: int, groups: int) -> nn.Module:
     """Group normalisation, or nothing for 0 groups."""
     return nn.GroupNorm(groups, channels) if groups else nn.Identity()
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #c0b76c0c
+# %% ../../nbs/4_waveform/46_demucs.ipynb #9a7ed334
 class Down(nn.Module):
     """One layer of an encoder: filter with a stride along one axis, then let half gate half."""
 
@@ -63,7 +63,7 @@ class Down(nn.Module):
         x = self.act(self.norm1(x if inject is None else x + inject))
         return F.glu(self.norm2(self.rewrite(self.branch(x))), 1)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #f0921d58
+# %% ../../nbs/4_waveform/46_demucs.ipynb #e4dcfba7
 class Up(nn.Module):
     """One layer of a decoder: let half gate half, then filter back to more steps."""
 
@@ -102,7 +102,7 @@ class Up(nn.Module):
         x = x if length is None else x.narrow(self.axis, self.pad, length)
         return self.act(x) if self.act else x
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #5729f15d
+# %% ../../nbs/4_waveform/46_demucs.ipynb #489dfcbb
 class BLSTM(nn.Module):
     """LSTM layers in both directions over (batch, channel, time), as wide as what comes in."""
 
@@ -142,7 +142,7 @@ def _joined(y: Tensor, batch: int) -> Tensor:
     middle = y[..., edge:-edge].flatten(2)
     return torch.cat([y[:, :, 0, :edge], middle, y[:, :, -1, -edge:]], -1)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #c3299e84
+# %% ../../nbs/4_waveform/46_demucs.ipynb #e69bdae1
 class Pointwise(nn.Linear):
     """A convolution with a single tap: a matrix for the channels of (batch, channel, time)."""
 
@@ -163,7 +163,7 @@ def rescale(
             layer.weight /= factor
             layer.bias /= factor
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #8d15a6cf
+# %% ../../nbs/4_waveform/46_demucs.ipynb #1ac6687f
 def _sinc_filters(old: int, new: int) -> tuple[Tensor, int]:
     """Filters (phase, tap) that change the rate by new / old, and how far they look back."""
     rate = 0.945 * min(old, new)
@@ -187,7 +187,7 @@ def change_rate(
     out = rearrange(out, "(b c) p t -> b c (t p)", b=len(wav))
     return out[..., : wav.shape[-1] * new // old]
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #5880b127
+# %% ../../nbs/4_waveform/46_demucs.ipynb #fa741837
 class Shifted(nn.Module):
     """A separator that works on several shifts of the mixture, and returns the mean."""
 
@@ -213,7 +213,7 @@ class Shifted(nn.Module):
             total = total + self.separator(F.pad(mix, (start, 0)))[..., start : start + frames]
         return total / self.shifts
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #1d457454
+# %% ../../nbs/4_waveform/46_demucs.ipynb #b7ed60b1
 def expand_and_norm(
     h: Tensor,  # (row, channels in, time)
     expand: nn.Linear,  # to more channels
@@ -236,7 +236,7 @@ def expand_and_norm(
             matrix, F.pad(h, (0, 0, 0, 1), value=1.0)
         )  # the row of ones adds the shift
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #387c06f8
+# %% ../../nbs/4_waveform/46_demucs.ipynb #14f76305
 class LocalAttention(nn.Module):
     """Attention over (batch, channel, time) that fades with distance, at a rate each frame sets."""
 
@@ -268,7 +268,7 @@ class LocalAttention(nn.Module):
         out = F.scaled_dot_product_attention(query, key, content, bias.to(query))
         return x + self.proj(rearrange(out, "n h t c -> n (h c) t"))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #95676c12
+# %% ../../nbs/4_waveform/46_demucs.ipynb #0dd91c37
 class Residual(nn.Module):
     """x + s * GLU(norm(W h)), with h a narrow look at x: dilated taps, perhaps LSTM, attention."""
 
@@ -304,7 +304,7 @@ def residuals(channels: int, compress: int, deep: bool, init: float, depth: int 
     hidden = channels // compress
     return nn.Sequential(*(Residual(channels, hidden, 2**k, deep, init) for k in range(depth)))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #d219863d
+# %% ../../nbs/4_waveform/46_demucs.ipynb #7175a6c2
 class _Stems(Network):
     """What all Demucs have: stems, and layers that get wider on the way down."""
 
@@ -323,7 +323,7 @@ def _widths(hidden: int, growth: float, depth: int) -> list[int]:
         widths.append(int(growth * widths[-1]))
     return widths
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #3bb34333
+# %% ../../nbs/4_waveform/46_demucs.ipynb #0d5c25b0
 def _reflected(x: Tensor, left: int, right: int) -> Tensor:
     """Mirror both ends of (..., time); fill up with zeros first where there is too little."""
     missing = max(0, max(left, right) - x.shape[-1] + 1)
@@ -358,7 +358,7 @@ class _Spectra(_Stems):
         window = make_window("hann", self.n_fft, dtype=frames.dtype, device=frames.device) / 1.5
         return overlap_add(frames * window, hop)[..., 3 * hop // 2 :][..., :length]
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #0a88ee9c
+# %% ../../nbs/4_waveform/46_demucs.ipynb #ae72ab1a
 def _turns(n: int, rates: Tensor) -> Tensor:
     """Angles (position, rate) of positions 0 to n - 1."""
     return torch.arange(n, device=rates.device, dtype=rates.dtype)[:, None] * rates
@@ -390,7 +390,7 @@ def positions_2d(
     when, where = waves(frames)[:, None], waves(freqs)[None]
     return torch.cat([when.expand(-1, freqs, -1), where.expand(frames, -1, -1)], -1)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #750d77ce
+# %% ../../nbs/4_waveform/46_demucs.ipynb #cb8cada2
 class Attend(nn.Module):
     """A transformer's layer on (batch, token, channel), which may look at another sequence."""
 
@@ -424,7 +424,7 @@ class Attend(nn.Module):
         x = F.layer_norm(x, x.shape[1:], eps=self.norm_out.eps)
         return torch.addcmul(self.norm_out.bias, x, self.norm_out.weight)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #ba24319a
+# %% ../../nbs/4_waveform/46_demucs.ipynb #e5b14597
 class CrossTransformer(nn.Module):
     """Two sequences: each looks at itself, then at the other, then at itself again ..."""
 
@@ -453,7 +453,7 @@ class CrossTransformer(nn.Module):
         x = rearrange(x, "b (t f) c -> b c f t", f=freqs)
         return x, rearrange(xt, "b t c -> b c 1 t")
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #8a1aba55
+# %% ../../nbs/4_waveform/46_demucs.ipynb #a365f6ed
 @dataclass(frozen=True)
 class Branches:
     """Which layers have residual branches, and what is in them."""
@@ -479,7 +479,7 @@ class Branches:
         hidden = channels // self.compress
         return nn.Sequential(*(Residual(channels, hidden, 2**k, *how) for k in range(2)))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #09c22e7c
+# %% ../../nbs/4_waveform/46_demucs.ipynb #5d60fd2a
 def _add_layer(
     pair: tuple, k: int, widths: tuple, branches: Branches, sizes: dict, gelu: bool = True
 ) -> None:
@@ -492,7 +492,7 @@ def _add_layer(
     pair[0].append(down)
     pair[1].insert(0, Up(width, c_out, **how, branch=branches.make(width, k, decoder=True)))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #572d7b46
+# %% ../../nbs/4_waveform/46_demucs.ipynb #71b20cf2
 def _standard(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each item of a batch."""
     axes = tuple(range(1, x.ndim))
@@ -504,7 +504,7 @@ def _trimmed(x: Tensor, length: int) -> Tensor:
     """The middle of (..., time)."""
     return x.narrow(-1, (x.shape[-1] - length) // 2, length)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #b3dba181
+# %% ../../nbs/4_waveform/46_demucs.ipynb #b2b98709
 class _Wave(_Stems):
     """From a mixture to estimates, around the layers."""
 
@@ -543,7 +543,7 @@ def _padded(x: Tensor, network: _Wave) -> Tensor:
     spare = -(-steps // twice) - x.shape[-1]
     return F.pad(x, (spare // 2, spare - spare // 2))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #0823c4e7
+# %% ../../nbs/4_waveform/46_demucs.ipynb #95055736
 class Demucs(_Wave):
     """A U-Net on waveforms. Defaults are version 2; `VERSIONS` has the others.
 
@@ -582,14 +582,14 @@ class Demucs(_Wave):
         self.lstm = BLSTM(widths[-1], lstm) if lstm else None
         rescale(self)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #0fe809e1
+# %% ../../nbs/4_waveform/46_demucs.ipynb #740dda0b
 VERSIONS = {
     "v1": {"hidden": 100, "resample": False, "normalize": False},
     "v2": {},
     "v3": {"lstm": 0, "gelu": True, "branches": "encoder"},
 }
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #c94d1485
+# %% ../../nbs/4_waveform/46_demucs.ipynb #1c8e9a2c
 def _layer_sizes(n_fft: int, k: int) -> tuple[dict, dict | None]:
     """Kernel, stride, axis and padding of layer k on frequencies; and on time, if there is one."""
     freqs, hop = n_fft // 2 // 4**k, n_fft // 4 // 4**k
@@ -601,7 +601,7 @@ def _layer_sizes(n_fft: int, k: int) -> tuple[dict, dict | None]:
         return {"kernel": freqs, "stride": 4, "pad": 0, "axis": -2}, time
     return {"kernel": 4, "stride": 2, "pad": 1}, None
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #a32ed76b
+# %% ../../nbs/4_waveform/46_demucs.ipynb #15520053
 class _Layers(_Spectra):
     """Two encoders and two decoders: on spectra, and on the wave until the two meet."""
 
@@ -625,7 +625,7 @@ def _smooth(freqs: int, channels: int) -> Tensor:
     steps = torch.randn(freqs, channels).cumsum(0)
     return 0.1 * steps / torch.arange(1, freqs + 1)[:, None].sqrt()
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #c6c5dcbb
+# %% ../../nbs/4_waveform/46_demucs.ipynb #2d9657d2
 class _Hybrid(_Layers):
     """From a mixture to the sum of what both branches say."""
 
@@ -659,7 +659,7 @@ class _Hybrid(_Layers):
                 xt = up_t.filter(gated, size_t)
         return x, xt
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #00730cda
+# %% ../../nbs/4_waveform/46_demucs.ipynb #2a78908c
 class _Both(_Hybrid):
     def bottom(self, x: Tensor, xt: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """What the decoders begin with, besides what skips over: nothing."""
@@ -683,7 +683,7 @@ class _Both(_Hybrid):
         missing = round(self.segment * self.sample_rate) - mix.shape[-1]
         return mix if self.training or missing <= 0 else F.pad(mix, (0, missing))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #09b0dadf
+# %% ../../nbs/4_waveform/46_demucs.ipynb #70a15a01
 class HDemucs(_Both):
     """Hybrid Demucs: one branch on the spectrogram, one on the wave. Defaults are the paper's.
 
@@ -709,7 +709,7 @@ class HDemucs(_Both):
         self._set_stft(n_fft)
         self._set_layers(_widths(hidden, growth, depth), Branches(branches, compress, deep, init))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #27a8f650
+# %% ../../nbs/4_waveform/46_demucs.ipynb #599e7930
 class _Transformed(_Both):
     """With a transformer where the branches meet."""
 
@@ -730,7 +730,7 @@ class _Transformed(_Both):
         x, xt = self.transformer(self.widen(x), self.widen_t(xt))
         return self.narrow(x), self.narrow_t(xt)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #b1dc77a8
+# %% ../../nbs/4_waveform/46_demucs.ipynb #3cbefc94
 class HTDemucs(_Transformed):
     """Hybrid Transformer Demucs. Defaults are the released network's.
 
@@ -762,7 +762,7 @@ class HTDemucs(_Transformed):
         self._set_layers(widths, Branches(branches, compress, depth, init))
         self._set_bottom(widths[-1], bottom, layers, heads, dropout)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #f4257e73
+# %% ../../nbs/4_waveform/46_demucs.ipynb #72d28b1d
 _BRANCH = {"squeeze": 0, "norm1": 1, "lstm": 3, "attention": 4, "expand": 3, "norm2": 4, "scale": 6}
 
 
@@ -772,7 +772,7 @@ def _in_branch(part: str, deep: bool) -> str:
     number = _BRANCH[name] + 2 * (deep and name in ("expand", "norm2", "scale"))
     return f"{number}.{leaf or 'scale'}".replace("decay", "query_decay")
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #c9611ca3
+# %% ../../nbs/4_waveform/46_demucs.ipynb #28191201
 _HYBRID = {"conv": {"encoder": "conv", "decoder": "conv_tr"}}
 _WAVE = {
     "encoder": {"conv": 0, "norm1": 1, "branch": 3, "rewrite": 3, "norm2": 4},
@@ -796,7 +796,7 @@ def _in_layer(network: Network, side: str, k: str, part: str) -> str:
     theirs = {"conv": "conv" if "enc" in side else "conv_tr", "branch": "dconv"}
     return f"{theirs.get(name, name)}.{rest}"
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #f3613147
+# %% ../../nbs/4_waveform/46_demucs.ipynb #8962d041
 _BOTTOM = {
     "widen": "channel_upsampler",
     "narrow": "channel_downsampler",
@@ -825,7 +825,7 @@ def _in_bottom(name: str) -> str:
     theirs = (_ATTEND | kind).get(part, part)
     return ".".join(["crosstransformer", layers, k, theirs, *leaf])
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #7e93a855
+# %% ../../nbs/4_waveform/46_demucs.ipynb #64ed0a5c
 _SIDES = {
     "demucs": {"time_encoder": "tencoder", "time_decoder": "tdecoder"},
     "torchaudio": {"encoder": "freq_encoder", "decoder": "freq_decoder"},
@@ -855,12 +855,12 @@ def _translated(network: Network, state: dict[str, Tensor], peer: str) -> dict[s
         raise ValueError(f"{peer}'s weights have {len(extra)} more tensors, as {extra[0]}")
     return found
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #afdc6517
+# %% ../../nbs/4_waveform/46_demucs.ipynb #362afe84
 for _cls in (Demucs, HDemucs, HTDemucs):
     _cls.peers = {"demucs": partial(_translated, peer="demucs")}
 HDemucs.peers["torchaudio"] = partial(_translated, peer="torchaudio")
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #d093832a
+# %% ../../nbs/4_waveform/46_demucs.ipynb #0421db10
 def _hub(name: str, files: str, **config) -> dict[str, dict]:
     """A checkpoint of demucs 4.1 on the Hub."""
     told = {"peer": "demucs", "config": config, "files": [files + ".safetensors"]}
@@ -871,7 +871,7 @@ def _bundle(name: str, licence: str) -> dict[str, dict]:
     """A checkpoint of torchaudio."""
     return {f"torchaudio:{name}": {"peer": "torchaudio", "config": {}, "licence": licence}}
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #856cd3fc
+# %% ../../nbs/4_waveform/46_demucs.ipynb #d638fed3
 _SIX = {"sources": (*STEMS, "guitar", "piano"), "bottom": 0}
 HTDemucs.published = (
     _hub("HTDemucs", "955717e8")
