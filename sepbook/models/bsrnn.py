@@ -6,7 +6,7 @@
 __all__ = ['BANDS', 'EPS', 'AT_ONCE', 'TRUNKS', 'SIZES', 'band_runs', 'PerBand', 'BandSplit', 'Reader', 'Trunk', 'Head', 'BSRNN',
            'salient', 'ActiveCorpus', 'Mute', 'StemList', 'pseudo_stems']
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #34ef9cb4
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #7aeae052
 import math
 from collections.abc import Sequence
 from itertools import groupby
@@ -22,39 +22,40 @@ from ..learner import Network, recurrent
 from ..mixtures import MUSDB_SOURCES
 from .mask_networks import MaskNetwork
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #02d62016
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #ab8afdb9
 BANDS = {
     "music": ((10, 100), (12, 250), (8, 500), (8, 1000), (2, 2000)),
     "speech": ((20, 200), (6, 500), (7, 2000)),
     "small": ((6, 150), (6, 300), (4, 600), (3, 1500)),
 }  # how many bands, and how wide in Hz; one more takes the rest
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #d9fc2a49
-def band_runs(
-    bands: str
-    | Sequence[tuple[int, float]],  # a name in BANDS, or such pairs (number, width in Hz)
-    n_fft: int,  # samples in a frame
-    sample_rate: int,  # Hz
-) -> list[tuple[int, int]]:  # (number of bands, bins in each), from 0 Hz to the top
-    """Cut all frequencies of a spectrum into runs of equally wide bands.
-
-    Bands beyond half the sample rate are left out. Raises: ValueError for what makes no bands.
-    """
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #f4c3d842
+def _pairs(bands: str | Sequence) -> Sequence:
+    """The pairs of that name, or those given. Raises: ValueError for what makes no bands."""
     pairs = BANDS.get(bands) if isinstance(bands, str) else bands
     if not pairs or any(len(pair) != 2 or min(pair) <= 0 for pair in pairs):
         raise ValueError(f"bands is {bands!r}; use {', '.join(BANDS)}, or pairs (number, Hz) > 0")
+    return pairs
+
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #3f0a19a2
+def band_runs(
+    bands: str | Sequence[tuple[int, float]],  # a name in BANDS, or pairs (number, Hz)
+    n_fft: int,  # samples in a frame
+    sample_rate: int,  # Hz
+) -> list[tuple[int, int]]:  # (number of bands, bins in each), from 0 Hz to the top
+    """Cut a spectrum into runs of equally wide bands; what is above half the rate is left out."""
     spare, runs = n_fft // 2 + 1, []
-    for number, width in pairs:
+    for number, width in _pairs(bands):
         bins = max(1, round(width * n_fft / sample_rate))
         fit = min(int(number), spare // bins)
         runs += [(fit, bins)] if fit else []
         spare -= fit * bins
     return runs + ([(1, spare)] if spare else [])
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #19d70bac
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #480cc8ad
 EPS = 1e-8  # of a normalisation: what is added to a variance
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #c91a835e
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #f8c1005f
 class PerBand(nn.Module):
     """For each of several bands a matrix of its own, after a normalisation if wanted."""
 
@@ -80,7 +81,7 @@ class PerBand(nn.Module):
         bias = torch.baddbmm(self.bias, self.offset, self.weight)
         return torch.baddbmm(bias, x, self.gain * self.weight)
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #2ee3cf6c
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #c0c6dd13
 class BandSplit(nn.Module):
     """From a spectrum to `features` numbers for each band and frame."""
 
@@ -108,10 +109,10 @@ class BandSplit(nn.Module):
         x = torch.cat(parts)
         return x if self.level is None else torch.addcmul(x, torch.cat(loud), self.level)
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #84627758
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #4c7237da
 AT_ONCE = 32768  # sequences times units of an LSTM: what a CPU computes in one go
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #4e6d9708
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #c47fe586
 class Reader(nn.Module):
     """Normalise, read in both directions, come back to the old size, and add."""
 
@@ -141,20 +142,13 @@ class Reader(nn.Module):
             [self.read(p) if keep else checkpoint(self.read, p, **how) for p in parts], 1
         )
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #687ab5a0
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #a827762f
 class Trunk(nn.Module):
     """Band split, then blocks that read along time and across the bands."""
 
-    def __init__(
-        self,
-        split: BandSplit,  # makes the features
-        features: int,  # N
-        hidden: int,  # units of each LSTM, in each direction
-        blocks: int,  # pairs of a time and a band LSTM
-        recompute: bool = False,  # in training, keep only what goes from LSTM to LSTM
-    ):
+    def __init__(self, split: BandSplit, blocks: int, *sizes: int):
         super().__init__()
-        self.split, sizes = split, (features, hidden, recompute)
+        self.split = split  # `sizes` are those of a Reader
         self.time = nn.ModuleList(Reader(*sizes) for _ in range(blocks))
         self.band = nn.ModuleList(Reader(*sizes) for _ in range(blocks))
 
@@ -166,7 +160,7 @@ class Trunk(nn.Module):
             x = band(rearrange(x, "t (b k) n -> k (b t) n", b=batch))
         return x
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #732b52c5
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #76d3ba3d
 class Head(nn.Module):
     """From the features of each band to a complex number for each of its bins."""
 
@@ -193,29 +187,21 @@ class Head(nn.Module):
         y = torch.cat(parts, 3)
         return torch.view_as_complex(y.to(torch.promote_types(y.dtype, torch.float32))).mT
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #f871ebc1
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #f29288b0
 TRUNKS = ("own", "shared")
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #613e6672
-def _check_sizes(trunk: str, **sizes: int) -> None:
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #506ae653
+def _check_sizes(trunk: str, *sizes: int) -> None:
     """Raise ValueError for what makes no network."""
     if trunk not in TRUNKS:
         raise ValueError(f"trunk is {trunk!r}; use {' or '.join(TRUNKS)}")
-    for name, value in sizes.items():
+    for name, value in zip(("features", "hidden", "blocks", "mask_hidden"), sizes):
         if value < 1:
             raise ValueError(f"{name} is {value}, but must be at least 1")
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #bea2d262
-class _Bands(MaskNetwork):
-    """What BSRNN does with its trunks and heads."""
-
-    def estimate(self, spec: Tensor) -> Tensor:
-        """Spectra (batch, source, channel, frequency, frame) from the mixture's."""
-        read = [trunk(spec) for trunk in self.trunks]
-        read = read * len(self.sources) if len(read) == 1 else read
-        draw = lambda heads: torch.stack([h(x, len(spec)) for h, x in zip(heads, read)], 1)
-        est = self.filter(draw(self.heads), spec)
-        return est + draw(self.residuals) if self.residuals else est
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #8c480096
+class _Spectral(MaskNetwork):
+    """A network whose method `estimate` turns the mixture's spectrum into those of the sources."""
 
     def forward(self, mix: Tensor) -> Tensor:
         """Estimates (batch, source, channel, time) of a mixture (batch, channel, time)."""
@@ -227,11 +213,21 @@ class _Bands(MaskNetwork):
         gap = torch.view_as_real(est - self.spectrum(src)).abs().mean()
         return 2 * gap + F.l1_loss(self.wave(est, mix.shape[-1]), src)
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #9284246e
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #3da9c04b
+class _Bands(_Spectral):
+    """What BSRNN does with its trunks and heads."""
+
+    def estimate(self, spec: Tensor) -> Tensor:
+        """Spectra (batch, source, channel, frequency, frame) from the mixture's."""
+        read = [trunk(spec) for trunk in self.trunks] * (len(self.sources) // len(self.trunks))
+        draw = lambda heads: torch.stack([h(x, len(spec)) for h, x in zip(heads, read)], 1)
+        est = self.filter(draw(self.heads), spec)
+        return est + draw(self.residuals) if self.residuals else est
+
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #e8df3691
 class BSRNN(_Bands):
     """Band-split RNN: one network per source, or a shared trunk. Defaults are the paper's.
 
-    Raises: ValueError for settings that make no network.
     Source: Luo and Yu, IEEE/ACM TASLP 31, 2023; speech: Yu et al., Interspeech 2023.
     """
 
@@ -253,18 +249,16 @@ class BSRNN(_Bands):
         recompute: bool = True,  # in training, keep little and compute it again
     ):
         super().__init__(sources, sample_rate, channels, n_fft, hop)
-        sizes = {"features": features, "hidden": hidden, "mask_hidden": mask_hidden}
-        _check_sizes(trunk, **sizes, blocks=blocks)
+        _check_sizes(trunk, features, hidden, blocks, mask_hidden)
         runs, n_src = band_runs(bands, n_fft, sample_rate), len(self.sources)
         split = lambda: BandSplit(runs, channels, features, level)
-        inner = lambda: Trunk(split(), features, hidden, blocks, recompute)
+        inner = lambda: Trunk(split(), blocks, features, hidden, recompute)
         self.trunks = nn.ModuleList(inner() for _ in range(1 if trunk == "shared" else n_src))
-        heads = lambda n: nn.ModuleList(
-            Head(runs, channels, features, mask_hidden) for _ in range(n)
-        )
-        self.heads, self.residuals = heads(n_src), heads(n_src if residual else 0)
+        head = lambda: Head(runs, channels, features, mask_hidden)
+        self.heads = nn.ModuleList(head() for _ in range(n_src))
+        self.residuals = nn.ModuleList(head() for _ in range(n_src if residual else 0))
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #352c8337
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #1ce48dd7
 _MONO = {"channels": 1, "trunk": "shared"}
 _FEW = {"features": 48, "hidden": 48, "blocks": 3, "mask_hidden": 96, "recompute": False}
 SIZES = {
@@ -278,7 +272,15 @@ SIZES = {
     | _FEW,
 }  # arguments of `BSRNN`: the paper's network, one for speech, and one that a laptop trains
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #d32a98c0
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #d82252fb
+def _levels(wav: Tensor, window: int, quantile: float, floor: float) -> tuple[Tensor, float]:
+    """The power of each window, and the least that counts as loud."""
+    power = wav[..., : wav.shape[-1] // window * window].unflatten(-1, (-1, window))
+    power = power.square().mean((0, 2))
+    heard = power[power > floor]
+    return power, float(torch.quantile(heard, quantile)) if len(heard) else math.inf
+
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #9d1a5ea4
 def salient(
     wav: Tensor,  # a source (channel, time)
     sample_rate: int,  # Hz
@@ -295,14 +297,11 @@ def salient(
     window = max(1, round(seconds * sample_rate / parts))
     if wav.shape[-1] < window * parts:
         return [(0, wav.shape[-1])] if wav.square().mean() > 10 ** (floor_db / 10) else []
-    power = wav[..., : wav.shape[-1] // window * window].unflatten(-1, (-1, window))
-    power = power.square().mean((0, 2))
-    heard = power[power > 10 ** (floor_db / 10)]
-    least = torch.quantile(heard, quantile) if len(heard) else math.inf
+    power, least = _levels(wav, window, quantile, 10 ** (floor_db / 10))
     loud = (power >= least).unfold(0, parts, max(1, parts // 2)).float().mean(1) >= share
     return _joined(loud, window * max(1, parts // 2), window * parts, wav.shape[-1])
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #26b88aee
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #22db6146
 def _joined(chosen: Tensor, hop: int, length: int, stop: int) -> list[tuple[int, int]]:
     """The chosen segments as stretches; one that reaches the last window goes on to the end."""
     found, last = [], len(chosen) - 1
@@ -312,7 +311,7 @@ def _joined(chosen: Tensor, hop: int, length: int, stop: int) -> list[tuple[int,
             found.append((ks[0] * hop, stop if ks[-1] == last else ks[-1] * hop + length))
     return [(max(a, found[k - 1][1] if k else 0), b) for k, (a, b) in enumerate(found)]
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #8f1dcab0
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #9aafa76d
 class ActiveCorpus(Sequence):
     """A corpus of stems without their silences, for MixtureDataset(..., remix=1.0).
 
@@ -349,7 +348,7 @@ class ActiveCorpus(Sequence):
             start -= stop - first
         return torch.cat(parts, -1) if parts else self.corpus.read(i, 0, 0)
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #85a6ef42
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #f6284eac
 class Mute:
     """Augmentation: now and then a stem is silent."""
 
@@ -363,7 +362,7 @@ class Mute:
         """Return wav (..., channel, time), or silence of the same length."""
         return torch.zeros_like(wav) if rng.random() < self.share else wav
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #20439ab6
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #d4631990
 class StemList(Sequence):
     """Stems in memory as a corpus: true ones, or what a separator has made of mixtures."""
 
@@ -394,7 +393,7 @@ class StemList(Sequence):
         """At most `frames` samples of stem `i`, from `start` on."""
         return self.wavs[i][:, start : start + frames]
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #a12517b5
+# %% ../../nbs/5_bands/61_bsrnn.ipynb #bb545617
 @torch.no_grad()
 def pseudo_stems(
     teacher: Network,  # a trained separator
