@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIZES', 'doubled', 'layer', 'Down', 'Up', 'WaveUNet']
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #8996ff12
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #5b0a0872
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -17,22 +17,22 @@ from torch.autograd.function import once_differentiable
 
 from ..learner import Network, recurrent
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #a5c711c2
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #09c67594
 def _image(x: Tensor) -> Tensor:
     """Rows (batch, time, channel) as an image (batch, channel, 1, time), without a copy."""
     return x[:, None].permute(0, 3, 1, 2)
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #acb8ab08
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #040cd44b
 def _rows(image: Tensor) -> Tensor:
     """And back."""
     return image.permute(0, 2, 3, 1)[:, 0]
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #8e80748d
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #e6fc76c3
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
     """Equation (1) on rows, with weight (out, in, tap)."""
     return _rows(F.conv2d(_image(x), weight[:, :, None], bias, (1, stride)))
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #20422b2e
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #05ba357c
 def doubled(
     weight: Tensor,  # filters (out, in, tap) for rows at the full rate
     share: Tensor | float,  # of the left neighbour in the row between two: (in, 1), or 0.5
@@ -43,7 +43,7 @@ def doubled(
     first, second = taps[..., 1::2], taps[..., ::2]
     return torch.cat([F.pad(first, (0, 1)), second])
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #8c1d4576
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #18a2d762
 class _Lengths(Network):
     """How many samples go in, how many come out, and which of them the skips keep."""
 
@@ -68,7 +68,7 @@ class _Lengths(Network):
         """Sizes of the longest excerpt that n samples hold; what comes out may be less than 1."""
         return self._sizes((n - self._sizes(0)[0]) // 2 ** len(self.up))
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #82e0480b
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #2973ccac
 def _keeps(net: _Lengths, n: int) -> list[slice]:
     """The rows that each level's skip keeps, of an excerpt of n samples."""
     ends = []
@@ -82,7 +82,7 @@ def _keeps(net: _Lengths, n: int) -> list[slice]:
         low = rows - net.kernel_up + 1
     return keeps
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #45353fb9
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #39424b04
 def _weight_grad(x: Tensor, grad: Tensor, taps: int, stride: int) -> Tensor:
     """The gradient (out, in, tap) of a convolution's weight: windows times gradients, in parts."""
     (batch, n, out), width, x = grad.shape, x.shape[2], x.contiguous()
@@ -94,14 +94,14 @@ def _weight_grad(x: Tensor, grad: Tensor, taps: int, stride: int) -> Tensor:
         total.addmm_(grad[:, part].flatten(0, 1).T, windows[:, part].flatten(0, 1))
     return total.view(out, taps, width).mT
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #a0d27ad5
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #cf44ed82
 def _input_grad(x: Tensor, weight: Tensor, grad: Tensor, stride: int) -> Tensor:
     """The gradient of a convolution's input (batch, time, channel)."""
     given = _image(grad), _image(x), weight[:, :, None], None
     how = (1, stride), (0, 0), (1, 1), False, (0, 0), 1, (True, False, False)
     return _rows(torch.ops.aten.convolution_backward(*given, *how)[0])
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #28fcafdc
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #a7e3fb7f
 class _Layer(torch.autograd.Function):
     """Convolve, add, rectify: one result in memory, and gradients that are quick on a CPU."""
 
@@ -125,7 +125,7 @@ class _Layer(torch.autograd.Function):
         d_bias = grad.sum((0, 1)) if need[2] else None
         return d_x, d_weight, d_bias, grad if need[3] else None, None, None
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #f4999e5f
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #4ac1ad7f
 def layer(
     x: Tensor,  # (batch, time, channel)
     weight: Tensor,  # (out, channel, tap)
@@ -141,12 +141,12 @@ def layer(
     y = y if plus is None else y + plus
     return y if slope == 1 else F.leaky_relu(y, slope)
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #f5ff5407
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #5272d360
 def _must_be_plain() -> bool:
     """Whether something else looks at each operation: a compiler, or half precision."""
     return torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #036e7aaa
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #b9d018df
 class _Block(nn.Module):
     """A convolution with leaky ReLU; with a GLU after it, if it is gated."""
 
@@ -163,7 +163,7 @@ class _Block(nn.Module):
         y = layer(x, weight, self.conv.bias, plus, stride, slope=0.2)
         return y if self.gate is None else F.glu(self.gate(y), -1)
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #699f61a0
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #cd7f8b9c
 class Down(_Block):
     """One level down: features at the full rate, and every second row of them."""
 
@@ -182,7 +182,7 @@ class Down(_Block):
             even.append(super().forward(after, stride=2))
         return skip, torch.cat(even, 1)
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #2cb52ac9
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #8c7b3430
 class Up(_Block):
     """One level up: double the rate, join the skip, convolve."""
 
@@ -203,7 +203,7 @@ class Up(_Block):
         plus = both[:, : skip.shape[1] - 2 * half]
         return super().forward(skip, plus=plus, low=self.low)
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #19917424
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #32b44218
 def _outputs(net: _Lengths, x: Tensor, rows: Tensor) -> Tensor:
     """Estimates (batch, source, channel, time) from features x and the mixture's rows beside."""
     weight = net.out.weight.split((x.shape[2], net.channels), 1)
@@ -215,7 +215,7 @@ def _outputs(net: _Lengths, x: Tensor, rows: Tensor) -> Tensor:
     rest = rearrange(rows, "b t c -> b 1 c t") - est.sum(1, keepdim=True)
     return torch.cat([est, rest], 1)
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #57368dce
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #712df157
 class _Graph(_Lengths):
     """Down, the lowest rate, up, and out."""
 
@@ -233,7 +233,7 @@ class _Graph(_Lengths):
         spare = (rows.shape[1] - x.shape[1]) // 2
         return _outputs(self, x, rows[:, spare : spare + x.shape[1]])
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #e1957c66
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #edfd3ea5
 def _excerpt_fault(net: _Lengths, n: int) -> str | None:
     """What is wrong with an excerpt of n samples; None if nothing is."""
     into, out = net._fitting(n)
@@ -243,7 +243,7 @@ def _excerpt_fault(net: _Lengths, n: int) -> str | None:
         return f"which are no valid excerpt; sizes(n) gives one, as {net.sizes(n)[0]}"
     return None
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #ffcff848
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #5de6a3be
 class _Whole(_Graph):
     """What the network takes: excerpts with their surroundings, or recordings of any length."""
 
@@ -275,7 +275,7 @@ class _Whole(_Graph):
         est = self._separate(mix[..., :into], _keeps(self, into))
         return F.mse_loss(est, src[..., (into - out) // 2 :][..., :out])
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #0f151312
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #b22fa585
 class WaveUNet(_Whole):
     """A U-Net on the waveform. Defaults are the paper's stereo network for the voice, M4.
 
@@ -306,7 +306,7 @@ class WaveUNet(_Whole):
         self.kernel, self.kernel_up = kernel, kernel_up
         _build(self, levels, filters, gated, lstm, upsampling == "learned")
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #9034ac02
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #b0aa871a
 def _build(net: WaveUNet, levels: int, filters: int, gated: bool, lstm: int, learned: bool) -> None:
     """Give a network its layers."""
     widths = [net.channels, *(filters * k for k in range(1, levels + 2))]
@@ -323,14 +323,14 @@ def _build(net: WaveUNet, levels: int, filters: int, gated: bool, lstm: int, lea
     net.out = nn.Linear(filters + net.channels, estimates * net.channels)
     nn.init.zeros_(net.out.bias)
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #828ef559
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #342a9e0d
 _ALLOWED = {
     "output": ("difference", "direct"),
     "upsampling": ("linear", "learned"),
     "activation": ("tanh", "linear"),
 }
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #7aac3b13
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #b8ebf7b3
 def _check_settings(config: dict) -> None:
     """Refuse what makes no network."""
     for name, allowed in _ALLOWED.items():
@@ -347,7 +347,7 @@ def _check_settings(config: dict) -> None:
         given = f"{len(config['sources'])} source(s)"
         raise ValueError(f"{given}, but output={config['output']!r} needs {least} or more names")
 
-# %% ../../nbs/4_waveform/41_wave_unet.ipynb #9311e0c9
+# %% ../../nbs/4_waveform/41_wave_unet.ipynb #4d139941
 _FOUR = ["bass", "drums", "other", "vocals"]
 SIZES = {
     "M1": {"channels": 1, "output": "direct", "context": False},

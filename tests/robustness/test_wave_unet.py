@@ -152,7 +152,7 @@ def test_an_excerpt_is_a_part_of_a_longer_one(how, shift):
 def test_blocks_join_without_a_click_only_with_context():
     for context in (True, False):
         network = small(context=context)
-        into, out = network.sizes(80) if context else (80, 80)
+        into, _ = network.sizes(80) if context else (80, 80)
         wav = noise(1, 1, into + 240)
         run = network.valid if context else network
         parts = torch.cat([run(wav[..., s : s + into])[..., :80] for s in (0, 80, 160)], -1)
