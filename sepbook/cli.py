@@ -792,7 +792,7 @@ class Lessons:
     size: Annotated[int, _option("Mixtures in an epoch.", "N")] = 2000
     valid_size: Annotated[int, _option("Mixtures to validate on.", "N")] = 200
     valid_seconds: Annotated[float, _option("Their length.", "S")] = 4.0
-    levels: Annotated[float | None, _option("Range in dB; voices 5, songs 0.", "DB")] = None
+    levels: Annotated[float | None, _option("Range in training; voices 5, songs 0.", "DB")] = None
     remix: Annotated[float, _option("Part of items with stems of several songs.", "F")] = 0.0
     speed: Annotated[float, _option("Play sounds up to this part faster, slower.", "F")] = 0.0
 
@@ -949,7 +949,7 @@ def _data_sets(network, lessons: Lessons, seed: int) -> tuple:
     if others := sorted(set(_names(lessons.exclude_speakers)) - set(held)):
         train = _keep(train, others, "--exclude-speakers", but=True)
     how = Mixtures(lessons.seconds, lessons.size, seed, lessons.levels)
-    test = Mixtures(lessons.valid_seconds, lessons.valid_size, 0, lessons.levels)
+    test = Mixtures(lessons.valid_seconds, lessons.valid_size)  # at the usual levels
     more = {"remix": lessons.remix} if _is_songs(corpus) else {}
     more |= {"augment": Speed(lessons.speed)} if lessons.speed else {}
     sources = network.sources
