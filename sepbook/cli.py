@@ -678,11 +678,18 @@ def measure(
         return summarize(evaluate(network, data, metrics, device=device, progress=progress))
 
 # %% ../nbs/6_practice/83_cli.ipynb #a218c9dd
+def _usual(songs: bool) -> tuple[str, ...]:
+    """The metrics of a card: BSS Eval too where sources have names."""
+    return ("si_sdr", "si_sdri", "sdr", "sdri") if songs else ("si_sdr", "si_sdri")
+
+# %% ../nbs/6_practice/83_cli.ipynb #58a2cfa1
 def _headline(summary) -> dict:
-    """The figures over all sources, as a card stores them."""
+    """The figures as a card stores them: over all sources, and of each one that has a name."""
     found = {}
-    for row in summary[summary["source"] == "all"].itertuples():
-        found |= {row.metric: row.mean, f"{row.metric}_ci": row.ci, "items": row.items}
+    for row in summary.itertuples():
+        if not re.fullmatch(r"s\d+", row.source):
+            name = row.metric if row.source == "all" else f"{row.source}_{row.metric}"
+            found |= {name: row.mean, f"{name}_ci": row.ci, "items": row.items}
     return {name: round(float(v), 4) if v == v else None for name, v in found.items()}
 
 # %% ../nbs/6_practice/83_cli.ipynb #dcb6cd0c
@@ -740,7 +747,8 @@ def _as_card(card: dict, sounds: Sounds) -> tuple[Sounds, Mixtures]:
 def _compare(summary, card: dict) -> None:
     """Show both figures; raise if they differ by more than 0.01 dB."""
     now, then = _headline(summary), card.get("scores") or {}
-    for name in [n for n in now if n in then and not n.endswith("_ci") and n != "items"]:
+    told = [n for n in now if None not in (now[n], then.get(n)) and n != "items"]
+    for name in [n for n in told if not n.endswith("_ci")]:
         typer.echo(f"{name}: {then[name]:.3f} dB on the card, {now[name]:.3f} dB now")
         if abs(now[name] - then[name]) > 0.01:
             raise ValueError(f"{name} is not that on the card; is --data what it was measured on?")
@@ -774,7 +782,8 @@ def _evaluate(
         sounds, mixtures = _as_card(network.card, sounds)
     bar = sys.stderr.isatty() and not quiet
     data = _fixed(sounds, network, mixtures)
-    summary = measure(network, data, metrics.split(","), _device(device), bar)
+    names = _usual(network.card["evaluation"]["songs"]) if as_card else metrics.split(",")
+    summary = measure(network, data, names, _device(device), bar)
     _print_summary(summary)
     _ = out and _write_table(summary, out)
     _ = as_card and _compare(summary, network.card)
@@ -999,7 +1008,8 @@ def _finish(learner, out: Path, story: dict, test: dict, dtype: str | None):
     best, device = learner.best(), str(learner.accelerator.device)
     save(best, out, story, dtype)
     learner.valid.set_epoch(0)
-    summary = measure(load(out, device), learner.valid, device=device)
+    metrics = _usual(test["songs"])
+    summary = measure(load(out, device), learner.valid, metrics, device=device)
     scores = story["scores"] | _headline(summary)
     save(best, out, story | {"scores": scores, "evaluation": test}, dtype)
     return summary

@@ -590,6 +590,7 @@ def test_train_on_songs():
     assert result.exit_code == 0, result.output
     card = zoo.read_card("song.safetensors")
     assert set(card["sources"]) == {"vocals", "drums", "other"} and card["sounds"] == 6
+    assert {"sdri", "si_sdri", "drums_sdri", "drums_sdri_ci"} <= set(card["scores"])
     result = sepbook("evaluate --model song.safetensors --data album --as-card")
     assert result.exit_code == 0, result.output
 
