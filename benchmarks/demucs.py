@@ -9,11 +9,14 @@ Adam. Runs alternate, and the fastest of each counts. Then three minutes of musi
 `separate`, each network in a process of its own. demucs comes from .peers (`make parity`).
 """
 
+import sys
+
 import torch
-from bench import Audio, alone, compare, difference, figure, ratios, report, start
+from bench import ROOT, Audio, alone, compare, difference, figure, ratios, report, start
 
 from sepbook.models.demucs import STEMS, VERSIONS, Demucs, HDemucs, HTDemucs
 
+sys.path.insert(0, str(ROOT / ".peers"))  # this file has the name of a package there
 STEREO = Audio(seconds=6.0, channels=2, rate=44100)
 OLD = {"gelu": False, "lstm_layers": 2, "dconv_mode": 0, "norm_starts": 99}
 RELEASED = {"dconv_mode": 3, "t_layers": 5, "segment": 7.8}

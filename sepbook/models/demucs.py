@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['STEMS', 'VERSIONS', 'Down', 'Up', 'BLSTM', 'Pointwise', 'rescale', 'change_rate', 'Shifted', 'expand_and_norm',
-           'LocalAttention', 'Residual', 'residuals', 'positions', 'positions_2d', 'Attend', 'CrossTransformer',
-           'Branches', 'Demucs', 'HDemucs', 'HTDemucs']
+           'LocalAttention', 'Residual', 'positions', 'positions_2d', 'Attend', 'CrossTransformer', 'Branches',
+           'Demucs', 'HDemucs', 'HTDemucs']
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #6fc754bc
+# %% ../../nbs/4_waveform/46_demucs.ipynb #fbff5d0b
 import math
 from dataclasses import dataclass
 from functools import partial
 
+# %% ../../nbs/4_waveform/46_demucs.ipynb #79774706
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -20,15 +21,15 @@ from torch import Tensor, nn
 from ..learner import Network, recurrent
 from ..stft import make_window, overlap_add, stft
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #02df8c3d
+# %% ../../nbs/4_waveform/46_demucs.ipynb #a569de48
 STEMS = ("drums", "bass", "other", "vocals")
 
-
+# %% ../../nbs/4_waveform/46_demucs.ipynb #11c061f7
 def _norm(channels: int, groups: int) -> nn.Module:
     """Group normalisation, or nothing for 0 groups."""
     return nn.GroupNorm(groups, channels) if groups else nn.Identity()
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #9a7ed334
+# %% ../../nbs/4_waveform/46_demucs.ipynb #d24bc1f9
 class Down(nn.Module):
     """One layer of an encoder: filter with a stride along one axis, then let half gate half."""
 
@@ -56,15 +57,34 @@ class Down(nn.Module):
 
     def forward(self, x: Tensor, inject: Tensor | None = None) -> Tensor:
         """From (batch, channel, frequency, time) to fewer steps; `inject` joins the filtered."""
-        spare = -x.shape[-1] % self.stride if self.axis == -1 else 0
-        x = self.conv(F.pad(x, (0, spare)) if spare else x)
-        if self.bare:
-            return x
-        x = self.act(self.norm1(x if inject is None else x + inject))
-        return F.glu(self.norm2(self.rewrite(self.branch(x))), 1)
+        return _down(self, x, inject)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #e4dcfba7
-class Up(nn.Module):
+# %% ../../nbs/4_waveform/46_demucs.ipynb #b1cb8f5d
+def _down(layer: Down, x: Tensor, inject: Tensor | None) -> Tensor:
+    """Filter, normalise, bend, and let half gate half."""
+    spare = -x.shape[-1] % layer.stride if layer.axis == -1 else 0
+    x = layer.conv(F.pad(x, (0, spare)) if spare else x)
+    if layer.bare:
+        return x
+    x = layer.act(layer.norm1(x if inject is None else x + inject))
+    return F.glu(layer.norm2(layer.rewrite(layer.branch(x))), 1)
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #8c4e0461
+class _Up(nn.Module):
+    """What a decoder's layer does, in two steps."""
+
+    def gate(self, x: Tensor) -> Tensor:
+        """What goes into the transposed filter, of the shape of x."""
+        return self.branch(F.glu(self.norm1(self.rewrite(x)), 1))
+
+    def filter(self, x: Tensor, length: int | None = None) -> Tensor:
+        """From (batch, channel, frequency, time) to more steps; `length` of them, if given."""
+        x = self.norm2(self.conv(x))
+        x = x if length is None else x.narrow(self.axis, self.pad, length)
+        return self.act(x) if self.act else x
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #b1f98c77
+class Up(_Up):
     """One layer of a decoder: let half gate half, then filter back to more steps."""
 
     def __init__(
@@ -92,17 +112,7 @@ class Up(nn.Module):
         self.conv = nn.ConvTranspose2d(c_in, c_out, along(kernel), along(stride))
         self.norm2 = _norm(c_out, groups)
 
-    def gate(self, x: Tensor) -> Tensor:
-        """What goes into the transposed filter, of the shape of x."""
-        return self.branch(F.glu(self.norm1(self.rewrite(x)), 1))
-
-    def filter(self, x: Tensor, length: int | None = None) -> Tensor:
-        """From (batch, channel, frequency, time) to more steps; `length` of them, if given."""
-        x = self.norm2(self.conv(x))
-        x = x if length is None else x.narrow(self.axis, self.pad, length)
-        return self.act(x) if self.act else x
-
-# %% ../../nbs/4_waveform/46_demucs.ipynb #489dfcbb
+# %% ../../nbs/4_waveform/46_demucs.ipynb #9c28f319
 class BLSTM(nn.Module):
     """LSTM layers in both directions over (batch, channel, time), as wide as what comes in."""
 
@@ -120,29 +130,33 @@ class BLSTM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From (batch, channel, time) to the same shape."""
-        steps = x.shape[-1]
-        cut = self.span and steps > self.span
-        pieces = _pieces(x, self.span) if cut else x
-        y = self.linear(recurrent(self.lstm, rearrange(pieces, "n c t -> t n c")))
-        y = rearrange(y, "t n c -> n c t")
-        y = _joined(y, len(x))[..., :steps] if cut else y
+        if self.span and x.shape[-1] > self.span:
+            y = _joined(_run(self, _pieces(x, self.span)), len(x))[..., : x.shape[-1]]
+        else:
+            y = _run(self, x)
         return x + y if self.skip else y
 
+# %% ../../nbs/4_waveform/46_demucs.ipynb #a762ead7
+def _run(layer: BLSTM, x: Tensor) -> Tensor:
+    """The LSTM and its matrix on (batch, channel, time)."""
+    y = layer.linear(recurrent(layer.lstm, rearrange(x, "n c t -> t n c")))
+    return rearrange(y, "t n c -> n c t")
 
+# %% ../../nbs/4_waveform/46_demucs.ipynb #2f4c45e0
 def _pieces(x: Tensor, span: int) -> Tensor:
     """Cut (batch, channel, time) into (batch and piece, channel, span), half of each shared."""
     hop = span // 2
     spare = -(-x.shape[-1] // hop) * hop + hop - x.shape[-1]
     return rearrange(F.pad(x, (0, spare)).unfold(-1, span, hop), "b c p t -> (b p) c t")
 
-
+# %% ../../nbs/4_waveform/46_demucs.ipynb #ab7888be
 def _joined(y: Tensor, batch: int) -> Tensor:
     """The middle half of each piece, and the outer quarters of the first and the last."""
     y, edge = rearrange(y, "(b p) c t -> b c p t", b=batch), y.shape[-1] // 4
     middle = y[..., edge:-edge].flatten(2)
     return torch.cat([y[:, :, 0, :edge], middle, y[:, :, -1, -edge:]], -1)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #e69bdae1
+# %% ../../nbs/4_waveform/46_demucs.ipynb #bfb3e6ec
 class Pointwise(nn.Linear):
     """A convolution with a single tap: a matrix for the channels of (batch, channel, time)."""
 
@@ -150,7 +164,7 @@ class Pointwise(nn.Linear):
         """From (batch, channels in, time) to (batch, channels out, time)."""
         return torch.baddbmm(self.bias[:, None], self.weight.expand(len(x), -1, -1), x)
 
-
+# %% ../../nbs/4_waveform/46_demucs.ipynb #96c3f39b
 @torch.no_grad()
 def rescale(
     network: nn.Module,  # its convolutions are changed in place
@@ -163,7 +177,7 @@ def rescale(
             layer.weight /= factor
             layer.bias /= factor
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #1ac6687f
+# %% ../../nbs/4_waveform/46_demucs.ipynb #1014dc5c
 def _sinc_filters(old: int, new: int) -> tuple[Tensor, int]:
     """Filters (phase, tap) that change the rate by new / old, and how far they look back."""
     rate = 0.945 * min(old, new)
@@ -173,7 +187,16 @@ def _sinc_filters(old: int, new: int) -> tuple[Tensor, int]:
     filters = torch.sinc(t) * torch.cos(math.pi * t / 48) ** 2
     return filters / filters.sum(1, keepdim=True), reach
 
+# %% ../../nbs/4_waveform/46_demucs.ipynb #5a847b41
+def _banded(filters: Tensor, old: int, steps: int) -> Tensor:
+    """All shifts of the filters (phase, tap) that `steps` steps need, side by side."""
+    phases, taps = filters.shape
+    matrix = filters.new_zeros((steps - 1) * old + taps, steps, phases)
+    for k in range(steps):
+        matrix[k * old : k * old + taps, k] = filters.T
+    return matrix.flatten(1)
 
+# %% ../../nbs/4_waveform/46_demucs.ipynb #091c0303
 def change_rate(
     wav: Tensor,  # (batch, channel, time)
     old: int,  # of two small numbers, the ratio of the rates
@@ -181,13 +204,23 @@ def change_rate(
 ) -> Tensor:  # (batch, channel, time * new // old)
     """Resample with windowed sinc filters, as a layer that gradients pass through."""
     filters, reach = _sinc_filters(old, new)
+    matrix = _banded(filters, old, 64).to(wav)
+    blocks = -(-wav.shape[-1] // (64 * old))
+    wanted = (blocks - 1) * 64 * old + len(matrix)
     padded = F.pad(wav, (reach, reach + old), mode="replicate")
-    rows = rearrange(padded, "b c t -> (b c) 1 t")
-    out = F.conv1d(rows, filters[:, None].to(rows), stride=old)
-    out = rearrange(out, "(b c) p t -> b c (t p)", b=len(wav))
-    return out[..., : wav.shape[-1] * new // old]
+    padded = F.pad(padded, (0, max(0, wanted - padded.shape[-1])))
+    out = padded.unfold(-1, len(matrix), 64 * old) @ matrix
+    return out.flatten(-2)[..., : wav.shape[-1] * new // old]
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #fa741837
+# %% ../../nbs/4_waveform/46_demucs.ipynb #65a45b9f
+def _mean_over(separator: nn.Module, mix: Tensor, starts: list[int]) -> Tensor:
+    """The mean of estimates of a mixture that begins later and later."""
+    total, frames = 0, mix.shape[-1]
+    for start in starts:
+        total = total + separator(F.pad(mix, (start, 0)))[..., start : start + frames]
+    return total / len(starts)
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #b6d224f7
 class Shifted(nn.Module):
     """A separator that works on several shifts of the mixture, and returns the mean."""
 
@@ -207,36 +240,45 @@ class Shifted(nn.Module):
 
     def forward(self, mix: Tensor) -> Tensor:
         """Estimates (batch, source, channel, time) of a mixture (batch, channel, time)."""
-        total, frames = 0, mix.shape[-1]
-        for k in range(self.shifts):
-            start = round(k / self.shifts * self.seconds * self.sample_rate)
-            total = total + self.separator(F.pad(mix, (start, 0)))[..., start : start + frames]
-        return total / self.shifts
+        steps = self.seconds * self.sample_rate / self.shifts
+        return _mean_over(self.separator, mix, [round(k * steps) for k in range(self.shifts)])
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #b7ed60b1
+# %% ../../nbs/4_waveform/46_demucs.ipynb #0e927545
 def expand_and_norm(
     h: Tensor,  # (row, channels in, time)
     expand: nn.Linear,  # to more channels
     norm: nn.GroupNorm,  # with one group, of what comes out
 ) -> Tensor:  # norm(expand(h)), (row, channels out, time)
     """Widen and normalise in one step: the statistics of W h follow from those of h."""
-    weight, bias = expand.weight, expand.bias
     with torch.autocast(h.device.type, enabled=False):
-        h = h.to(weight)
+        h = h.to(expand.weight)
         mean = h.mean(2)
         h = h - mean[..., None]
-        spread = (h @ h.mT / h.shape[2]) @ weight.mT
-        level = F.linear(mean, weight, bias)
-        level = level - level.mean(1, keepdim=True)
-        variance = ((spread * weight.mT).sum(1) + level.square()).mean(1, keepdim=True)
-        gain = norm.weight * (variance + norm.eps).rsqrt()
-        shift = level * gain + norm.bias
-        matrix = torch.cat([weight * gain[..., None], shift[..., None]], 2)
+        matrix = _scaled(mean, h @ h.mT / h.shape[2], expand, norm)
         return torch.bmm(
             matrix, F.pad(h, (0, 0, 0, 1), value=1.0)
         )  # the row of ones adds the shift
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #14f76305
+# %% ../../nbs/4_waveform/46_demucs.ipynb #a55dded6
+def _scaled(mean: Tensor, spread: Tensor, expand: nn.Linear, norm: nn.GroupNorm) -> Tensor:
+    """Equation (4): the matrix that widens and normalises; the shift is its last column."""
+    weight = expand.weight
+    level = F.linear(mean, weight, expand.bias)
+    level = level - level.mean(1, keepdim=True)
+    inside = ((spread @ weight.mT) * weight.mT).sum(1)
+    variance = (inside + level.square()).mean(1, keepdim=True)
+    gain = norm.weight * (variance + norm.eps).rsqrt()
+    shift = level * gain + norm.bias
+    return torch.cat([weight * gain[..., None], shift[..., None]], 2)
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #c4df6070
+def _fading(slope: Tensor) -> Tensor:
+    """What (..., time) slopes add to the scores (..., time, time); the frame itself is left out."""
+    time = torch.arange(slope.shape[-1], device=slope.device)
+    far = (time[:, None] - time).abs().to(slope)
+    return -slope[..., None] * far - 100 * (far == 0)
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #ea4a81a5
 class LocalAttention(nn.Module):
     """Attention over (batch, channel, time) that fades with distance, at a rate each frame sets."""
 
@@ -259,16 +301,13 @@ class LocalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x plus what each frame fetches from the others."""
-        split = lambda y: rearrange(y, "n (h c) t -> n h t c", h=self.heads)
-        query, key, content = (split(f(x)) for f in (self.query, self.key, self.content))
-        slope = split(self.decay(x)).sigmoid() @ self.rates.to(query) / 2
-        time = torch.arange(x.shape[-1], device=x.device)
-        far = (time[:, None] - time).abs().to(query)
-        bias = -slope[..., None] * far - 100 * (far == 0)
-        out = F.scaled_dot_product_attention(query, key, content, bias.to(query))
+        split = lambda f: rearrange(f(x), "n (h c) t -> n h t c", h=self.heads)
+        query, key, content = (split(f) for f in (self.query, self.key, self.content))
+        slope = split(self.decay).sigmoid() @ self.rates.to(query) / 2
+        out = F.scaled_dot_product_attention(query, key, content, _fading(slope))
         return x + self.proj(rearrange(out, "n h t c -> n (h c) t"))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #0dd91c37
+# %% ../../nbs/4_waveform/46_demucs.ipynb #787e7d9e
 class Residual(nn.Module):
     """x + s * GLU(norm(W h)), with h a narrow look at x: dilated taps, perhaps LSTM, attention."""
 
@@ -292,19 +331,18 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """From (batch, channel, frequency, time) to the same shape; frequencies don't meet."""
-        h = rearrange(self.squeeze(x), "b h f t -> (b f) h t")
-        h = self.attention(self.lstm(F.gelu(self.norm1(h))))
-        y = F.glu(expand_and_norm(h, self.expand, self.norm2), 1)
-        y = rearrange(y, "(b f) c t -> b c f t", b=len(x))
-        return torch.addcmul(x, y.to(x), self.scale[:, None, None].to(x))
+        return _residual(self, x)
 
+# %% ../../nbs/4_waveform/46_demucs.ipynb #3a48d514
+def _residual(layer: Residual, x: Tensor) -> Tensor:
+    """Equation (3)."""
+    h = rearrange(layer.squeeze(x), "b h f t -> (b f) h t")
+    h = layer.attention(layer.lstm(F.gelu(layer.norm1(h))))
+    y = F.glu(expand_and_norm(h, layer.expand, layer.norm2), 1)
+    y = rearrange(y, "(b f) c t -> b c f t", b=len(x))
+    return torch.addcmul(x, y.to(x), layer.scale[:, None, None].to(x))
 
-def residuals(channels: int, compress: int, deep: bool, init: float, depth: int = 2):
-    """A branch: residual layers with dilations 1, 2, ..."""
-    hidden = channels // compress
-    return nn.Sequential(*(Residual(channels, hidden, 2**k, deep, init) for k in range(depth)))
-
-# %% ../../nbs/4_waveform/46_demucs.ipynb #7175a6c2
+# %% ../../nbs/4_waveform/46_demucs.ipynb #cb849eef
 class _Stems(Network):
     """What all Demucs have: stems, and layers that get wider on the way down."""
 
@@ -315,24 +353,16 @@ class _Stems(Network):
             raise ValueError(f"{given}; give one name or more, and one channel or more")
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
 
-
-def _widths(hidden: int, growth: float, depth: int) -> list[int]:
-    """Channels of each layer."""
-    widths = [hidden]
-    while len(widths) < depth:
-        widths.append(int(growth * widths[-1]))
-    return widths
-
-# %% ../../nbs/4_waveform/46_demucs.ipynb #0d5c25b0
+# %% ../../nbs/4_waveform/46_demucs.ipynb #810ce412
 def _reflected(x: Tensor, left: int, right: int) -> Tensor:
     """Mirror both ends of (..., time); fill up with zeros first where there is too little."""
     missing = max(0, max(left, right) - x.shape[-1] + 1)
     filled = F.pad(x, (0, missing))
     return F.pad(filled, (left, right - missing), mode="reflect")
 
-
-class _Spectra(_Stems):
-    """To spectra that keep step with the layers of the other branch, and back."""
+# %% ../../nbs/4_waveform/46_demucs.ipynb #0fa1fc11
+class _ToSpectra(_Stems):
+    """To spectra that keep step with the layers of the other branch."""
 
     n_fft: int  # samples in a frame; frames follow each other after a quarter of it
 
@@ -349,6 +379,10 @@ class _Spectra(_Stems):
         spec = stft(wav, self.n_fft, hop, center=False, normalized=True)[..., :-1, :]
         return rearrange(torch.view_as_real(spec), "b c f t r -> b (c r) f t")
 
+# %% ../../nbs/4_waveform/46_demucs.ipynb #5804ac01
+class _Spectra(_ToSpectra):
+    """And back to waves."""
+
     def wave(self, parts: Tensor, length: int) -> Tensor:
         """Estimates (batch, source, channel, length) of (batch, 2 source channel, frequency, frame)."""
         hop, split = self.n_fft // 4, "b (s c r) f t -> b s c t f r"
@@ -358,12 +392,12 @@ class _Spectra(_Stems):
         window = make_window("hann", self.n_fft, dtype=frames.dtype, device=frames.device) / 1.5
         return overlap_add(frames * window, hop)[..., 3 * hop // 2 :][..., :length]
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #ae72ab1a
+# %% ../../nbs/4_waveform/46_demucs.ipynb #13695a57
 def _turns(n: int, rates: Tensor) -> Tensor:
     """Angles (position, rate) of positions 0 to n - 1."""
     return torch.arange(n, device=rates.device, dtype=rates.dtype)[:, None] * rates
 
-
+# %% ../../nbs/4_waveform/46_demucs.ipynb #4b760363
 def positions(
     n: int,  # positions
     channels: int,  # an even number
@@ -375,7 +409,7 @@ def positions(
     turns = _turns(n, rates)
     return torch.cat([turns.cos(), turns.sin()], 1)
 
-
+# %% ../../nbs/4_waveform/46_demucs.ipynb #a0c49901
 def positions_2d(
     freqs: int,  # positions on the first axis
     frames: int,  # positions on the second
@@ -390,7 +424,7 @@ def positions_2d(
     when, where = waves(frames)[:, None], waves(freqs)[None]
     return torch.cat([when.expand(-1, freqs, -1), where.expand(frames, -1, -1)], -1)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #cb8cada2
+# %% ../../nbs/4_waveform/46_demucs.ipynb #0e2819c6
 class Attend(nn.Module):
     """A transformer's layer on (batch, token, channel), which may look at another sequence."""
 
@@ -415,16 +449,31 @@ class Attend(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """From tokens to tokens of the same shape."""
-        query = self.norm1(x)
-        key = query if self.norm2 is None else self.norm2(other)
-        seen = self.attention(query, key, key, need_weights=False)[0]
-        x = x + self.scale1 * self.dropout(seen)
-        inner = self.dropout(F.gelu(self.wide(self.norm3(x))))
-        x = x + self.scale2 * self.dropout(self.narrow(inner))
-        x = F.layer_norm(x, x.shape[1:], eps=self.norm_out.eps)
-        return torch.addcmul(self.norm_out.bias, x, self.norm_out.weight)
+        return _attend(self, x, other)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #e5b14597
+# %% ../../nbs/4_waveform/46_demucs.ipynb #5b3b7a25
+def _look(attention: nn.MultiheadAttention, query: Tensor, key: Tensor) -> Tensor:
+    """Attention that never holds all scores at once."""
+    weights = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+    split = lambda y: rearrange(y, "b t (h c) -> b h t c", h=attention.num_heads)
+    parts = (split(F.linear(x, *how)) for x, *how in zip((query, key, key), *weights))
+    dropout = attention.dropout if attention.training else 0.0
+    out = F.scaled_dot_product_attention(*parts, dropout_p=dropout)
+    return attention.out_proj(rearrange(out, "b h t c -> b t (h c)"))
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #4cd7aead
+def _attend(layer: Attend, x: Tensor, other: Tensor | None) -> Tensor:
+    """Look, think, and normalise over all tokens."""
+    query = layer.norm1(x)
+    key = query if layer.norm2 is None else layer.norm2(other)
+    seen = _look(layer.attention, query, key)
+    x = x + layer.scale1 * layer.dropout(seen)
+    inner = layer.dropout(F.gelu(layer.wide(layer.norm3(x))))
+    x = x + layer.scale2 * layer.dropout(layer.narrow(inner))
+    x = F.layer_norm(x, x.shape[1:], eps=layer.norm_out.eps)
+    return torch.addcmul(layer.norm_out.bias, x, layer.norm_out.weight)
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #78cebcb2
 class CrossTransformer(nn.Module):
     """Two sequences: each looks at itself, then at the other, then at itself again ..."""
 
@@ -443,17 +492,24 @@ class CrossTransformer(nn.Module):
 
     def forward(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
         """From (batch, channel, frequency, frame) and (batch, channel, 1, time) to the same."""
-        channels, freqs, frames = x.shape[1:]
-        place = positions_2d(freqs, frames, channels, self.norm_in.weight).flatten(0, 1)
-        x = self.norm_in(rearrange(x, "b c f t -> b (t f) c")) + place
-        place = positions(xt.shape[-1], channels, self.norm_in.weight)
-        xt = self.norm_in_t(rearrange(xt, "b c 1 t -> b t c")) + place
+        freqs = x.shape[2]
+        x, xt = _placed(self, x, xt)
         for layer, layer_t in zip(self.layers, self.layers_t):
             x, xt = layer(x, xt), layer_t(xt, x)
         x = rearrange(x, "b (t f) c -> b c f t", f=freqs)
         return x, rearrange(xt, "b t c -> b c 1 t")
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #a365f6ed
+# %% ../../nbs/4_waveform/46_demucs.ipynb #5db98397
+def _placed(network: CrossTransformer, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens (batch, token, channel) that know where they are."""
+    channels, freqs, frames = x.shape[1:]
+    like = network.norm_in.weight
+    place = positions_2d(freqs, frames, channels, like).flatten(0, 1)
+    place_t = positions(xt.shape[-1], channels, like)
+    x = network.norm_in(rearrange(x, "b c f t -> b (t f) c")) + place
+    return x, network.norm_in_t(rearrange(xt, "b c 1 t -> b t c")) + place_t
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #1626289f
 @dataclass(frozen=True)
 class Branches:
     """Which layers have residual branches, and what is in them."""
@@ -471,41 +527,65 @@ class Branches:
         """Groups of the layer's normalisations."""
         return 4 if layer >= self.deep and self.where != "none" else 0
 
-    def make(self, channels: int, layer: int, decoder: bool = False) -> nn.Module | None:
-        """The branch of one layer."""
-        if self.where == "none" or (decoder and self.where == "encoder"):
-            return None
-        how = layer >= self.deep, self.init
-        hidden = channels // self.compress
-        return nn.Sequential(*(Residual(channels, hidden, 2**k, *how) for k in range(2)))
+# %% ../../nbs/4_waveform/46_demucs.ipynb #4b2d9904
+def _branch(branches: Branches, channels: int, k: int, side: str) -> nn.Module | None:
+    """The residual branch of layer k."""
+    if branches.where not in (side, "both"):
+        return None
+    how = k >= branches.deep, branches.init
+    hidden = channels // branches.compress
+    return nn.Sequential(*(Residual(channels, hidden, 2**n, *how) for n in range(2)))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #5d60fd2a
+# %% ../../nbs/4_waveform/46_demucs.ipynb #28fc6df9
 def _add_layer(
     pair: tuple, k: int, widths: tuple, branches: Branches, sizes: dict, gelu: bool = True
 ) -> None:
     """Layer k on the way down, and its twin on the way up, where the deepest comes first."""
     width, c_in, c_out = widths
     how = sizes | {"groups": branches.groups(k)}
-    down = Down(c_in, width, **how, gelu=gelu, branch=branches.make(width, k))
+    down = Down(c_in, width, **how, gelu=gelu, branch=_branch(branches, width, k, "encoder"))
     how |= {"act": ("gelu" if gelu else "relu") if k else "none"}
     how |= {"context": (int(sizes.get("axis") == -2), 1)}
     pair[0].append(down)
-    pair[1].insert(0, Up(width, c_out, **how, branch=branches.make(width, k, decoder=True)))
+    up = Up(width, c_out, **how, branch=_branch(branches, width, k, "decoder"))
+    pair[1].insert(0, up)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #71b20cf2
+# %% ../../nbs/4_waveform/46_demucs.ipynb #82279711
+def _widths(hidden: int, growth: float, depth: int) -> list[int]:
+    """Channels of each layer."""
+    widths = [hidden]
+    while len(widths) < depth:
+        widths.append(int(growth * widths[-1]))
+    return widths
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #6613eb5a
 def _standard(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each item of a batch."""
     axes = tuple(range(1, x.ndim))
     std, mean = torch.std_mean(x, axes, correction=int(x[0].numel() > 1), keepdim=True)
     return mean, std
 
-
+# %% ../../nbs/4_waveform/46_demucs.ipynb #545e809f
 def _trimmed(x: Tensor, length: int) -> Tensor:
     """The middle of (..., time)."""
     return x.narrow(-1, (x.shape[-1] - length) // 2, length)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #b2b98709
-class _Wave(_Stems):
+# %% ../../nbs/4_waveform/46_demucs.ipynb #402019a1
+class _Tower(_Stems):
+    """The way down and up."""
+
+    def layers(self, x: Tensor) -> Tensor:
+        """Down, through the LSTM, and up again: (batch, channel, 1, time)."""
+        skips = []
+        for down in self.encoder:
+            skips.append(x := down(x))
+        x = self.lstm(x[:, :, 0])[:, :, None] if self.lstm else x
+        for up in self.decoder:
+            x = up.filter(up.gate(x + _trimmed(skips.pop(), x.shape[-1])))
+        return x
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #6b1224fb
+class _Wave(_Tower):
     """From a mixture to estimates, around the layers."""
 
     def forward(self, mix: Tensor) -> Tensor:
@@ -521,17 +601,7 @@ class _Wave(_Stems):
         est = _trimmed(x, mix.shape[-1]) * std + mean
         return rearrange(est, "b (s c) t -> b s c t", c=self.channels)
 
-    def layers(self, x: Tensor) -> Tensor:
-        """Down, through the LSTM, and up again: (batch, channel, 1, time)."""
-        skips = []
-        for down in self.encoder:
-            skips.append(x := down(x))
-        x = self.lstm(x[:, :, 0])[:, :, None] if self.lstm else x
-        for up in self.decoder:
-            x = up.filter(up.gate(x + _trimmed(skips.pop(), x.shape[-1])))
-        return x
-
-
+# %% ../../nbs/4_waveform/46_demucs.ipynb #41043f29
 def _padded(x: Tensor, network: _Wave) -> Tensor:
     """Zeros on both sides, so that every layer comes out even."""
     kernel, stride, twice = network.kernel, network.stride, 1 + network.resample
@@ -543,7 +613,17 @@ def _padded(x: Tensor, network: _Wave) -> Tensor:
     spare = -(-steps // twice) - x.shape[-1]
     return F.pad(x, (spare // 2, spare - spare // 2))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #95055736
+# %% ../../nbs/4_waveform/46_demucs.ipynb #a49a727d
+def _set_tower(network: _Wave, widths: list[int], branches: Branches, gelu: bool) -> None:
+    """All layers, from the wave to the bottom and back."""
+    pair, sizes = (network.encoder, network.decoder), {"kernel": network.kernel}
+    sizes |= {"stride": network.stride}
+    ends = network.channels, len(network.sources) * network.channels
+    for k, width in enumerate(widths):
+        _add_layer(pair, k, (width, *ends), branches, sizes, gelu)
+        ends = width, width
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #e795851a
 class Demucs(_Wave):
     """A U-Net on waveforms. Defaults are version 2; `VERSIONS` has the others.
 
@@ -563,7 +643,6 @@ class Demucs(_Wave):
         branches: str = "none",  # residual branches: "none", "encoder", "both"
         compress: int = 4,  # how much narrower than a layer they are
         deep: int = 4,  # from this layer on branches have LSTM and attention
-        init: float = 1e-4,  # of the branches' scales
         resample: bool = True,  # work at twice the rate
         normalize: bool = True,  # standardise the mixture
         sample_rate: int = 44100,  # Hz
@@ -571,25 +650,25 @@ class Demucs(_Wave):
     ):
         super().__init__()
         self._set_stems(sources, sample_rate, channels)
-        self.kernel, self.stride = kernel, stride
-        self.resample, self.normalize = resample, normalize
-        parts = Branches(branches, compress, deep, init)
+        self.kernel, self.stride, self.resample, self.normalize = (
+            kernel,
+            stride,
+            resample,
+            normalize,
+        )
         widths = _widths(hidden, growth, depth)
-        for k, width in enumerate(widths):
-            ends = (widths[k - 1],) * 2 if k else (channels, len(self.sources) * channels)
-            pair, sizes = (self.encoder, self.decoder), {"kernel": kernel, "stride": stride}
-            _add_layer(pair, k, (width, *ends), parts, sizes, gelu)
+        _set_tower(self, widths, Branches(branches, compress, deep), gelu)
         self.lstm = BLSTM(widths[-1], lstm) if lstm else None
         rescale(self)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #740dda0b
+# %% ../../nbs/4_waveform/46_demucs.ipynb #0b370925
 VERSIONS = {
     "v1": {"hidden": 100, "resample": False, "normalize": False},
     "v2": {},
     "v3": {"lstm": 0, "gelu": True, "branches": "encoder"},
 }
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #1c8e9a2c
+# %% ../../nbs/4_waveform/46_demucs.ipynb #7cf7abd0
 def _layer_sizes(n_fft: int, k: int) -> tuple[dict, dict | None]:
     """Kernel, stride, axis and padding of layer k on frequencies; and on time, if there is one."""
     freqs, hop = n_fft // 2 // 4**k, n_fft // 4 // 4**k
@@ -601,50 +680,51 @@ def _layer_sizes(n_fft: int, k: int) -> tuple[dict, dict | None]:
         return {"kernel": freqs, "stride": 4, "pad": 0, "axis": -2}, time
     return {"kernel": 4, "stride": 2, "pad": 1}, None
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #15520053
+# %% ../../nbs/4_waveform/46_demucs.ipynb #9365250b
 class _Layers(_Spectra):
     """Two encoders and two decoders: on spectra, and on the wave until the two meet."""
 
     def _set_layers(self, widths: list[int], branches: Branches) -> None:
         self.time_encoder, self.time_decoder = nn.ModuleList(), nn.ModuleList()
-        ins, outs = self.channels, len(self.sources) * self.channels
+        ends_t = self.channels, len(self.sources) * self.channels
+        ends = 2 * ends_t[0], 2 * ends_t[1]
         for k, width in enumerate(widths):
             sizes, sizes_t = _layer_sizes(self.n_fft, k)
-            inner = (widths[k - 1],) * 2
-            pair = self.encoder, self.decoder
-            _add_layer(pair, k, (width, *(inner if k else (2 * ins, 2 * outs))), branches, sizes)
-            pair = self.time_encoder, self.time_decoder
+            _add_layer((self.encoder, self.decoder), k, (width, *ends), branches, sizes)
             if sizes_t:
-                _add_layer(pair, k, (width, *(inner if k else (ins, outs))), branches, sizes_t)
+                pair = self.time_encoder, self.time_decoder
+                _add_layer(pair, k, (width, *ends_t), branches, sizes_t)
+            ends = ends_t = width, width
         self.tones = nn.Parameter(_smooth(self.n_fft // 8, widths[0]))
         rescale(self)
 
-
+# %% ../../nbs/4_waveform/46_demucs.ipynb #a3f3759e
 def _smooth(freqs: int, channels: int) -> Tensor:
     """Random numbers (frequency, channel) that change slowly from frequency to frequency."""
     steps = torch.randn(freqs, channels).cumsum(0)
     return 0.1 * steps / torch.arange(1, freqs + 1)[:, None].sqrt()
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #2d9657d2
-class _Hybrid(_Layers):
-    """From a mixture to the sum of what both branches say."""
-
-    segment: float = 0  # s; in evaluation, shorter mixtures are filled up to it
+# %% ../../nbs/4_waveform/46_demucs.ipynb #6446389e
+class _Encoders(_Layers):
+    """Both branches down."""
 
     def encode(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor, list, list]:
-        """Both branches down. Returns both, and what their way up needs."""
+        """Returns both, and what their way up needs."""
         kept, kept_t = [], []
         for k, down in enumerate(self.encoder):
             size, inject = x.shape[down.axis], None
             if k < len(self.time_encoder):
                 down_t, size_t = self.time_encoder[k], xt.shape[-1]
                 xt = down_t(xt)
-                inject = xt if down_t.bare else None
-                kept_t.append((None if down_t.bare else xt, size_t))
+                inject, skip_t = (xt, None) if down_t.bare else (None, xt)
+                kept_t.append((skip_t, size_t))
             x = down(x, inject)
-            x = x if k else x + 2 * self.tones.T[:, :, None].to(x)
-            kept.append((x, size))
+            kept.append((x := x if k else x + 2 * self.tones.T[:, :, None].to(x), size))
         return x, xt, kept, kept_t
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #e1a0e665
+class _Hybrid(_Encoders):
+    """And up again."""
 
     def decode(self, x: Tensor | None, xt: Tensor | None, kept: list, kept_t: list):
         """Both branches up; the wave's begins where they part."""
@@ -659,15 +739,28 @@ class _Hybrid(_Layers):
                 xt = up_t.filter(gated, size_t)
         return x, xt
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #2a78908c
-class _Both(_Hybrid):
+# %% ../../nbs/4_waveform/46_demucs.ipynb #e08df90e
+class _Filled(_Hybrid):
+    """What a mixture needs first, and what happens at the bottom."""
+
+    segment: float = 0  # s; in evaluation, shorter mixtures are filled up to it
+
     def bottom(self, x: Tensor, xt: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """What the decoders begin with, besides what skips over: nothing."""
         return None, None
 
+    def filled(self, mix: Tensor) -> Tensor:
+        """Silence at the end, up to the length of training."""
+        missing = round(self.segment * self.sample_rate) - mix.shape[-1]
+        return mix if self.training or missing <= 0 else F.pad(mix, (0, missing))
+
+# %% ../../nbs/4_waveform/46_demucs.ipynb #6655c384
+class _Both(_Filled):
+    """From a mixture to the sum of what both branches say."""
+
     def forward(self, mix: Tensor) -> Tensor:
         """Estimates (batch, source, channel, time) of a mixture (batch, channel, time)."""
-        whole = self._filled(self.check(mix))
+        whole = self.filled(self.check(mix))
         spec = self.spectrum(whole)
         (mean, std), (mean_t, std_t) = _standard(spec), _standard(whole)
         x, xt = (spec - mean) / (std + 1e-5), (whole - mean_t) / (std_t + 1e-5)
@@ -678,12 +771,7 @@ class _Both(_Hybrid):
         est = est + torch.addcmul(mean_t[:, None], est_t, std_t[:, None])
         return est[..., : mix.shape[-1]]
 
-    def _filled(self, mix: Tensor) -> Tensor:
-        """Silence at the end, as long as in training."""
-        missing = round(self.segment * self.sample_rate) - mix.shape[-1]
-        return mix if self.training or missing <= 0 else F.pad(mix, (0, missing))
-
-# %% ../../nbs/4_waveform/46_demucs.ipynb #70a15a01
+# %% ../../nbs/4_waveform/46_demucs.ipynb #b80d5a96
 class HDemucs(_Both):
     """Hybrid Demucs: one branch on the spectrogram, one on the wave. Defaults are the paper's.
 
@@ -709,18 +797,14 @@ class HDemucs(_Both):
         self._set_stft(n_fft)
         self._set_layers(_widths(hidden, growth, depth), Branches(branches, compress, deep, init))
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #599e7930
+# %% ../../nbs/4_waveform/46_demucs.ipynb #2e109498
 class _Transformed(_Both):
     """With a transformer where the branches meet."""
 
     def _set_bottom(self, width: int, bottom: int, layers: int, heads: int, dropout: float) -> None:
-        def change(old, new):
-            return nn.Conv2d(old, new, 1) if bottom else nn.Identity()
-
         if (bottom or width) % heads:
-            raise ValueError(
-                f"{bottom or width} channels can't be shared by heads={heads}; use {heads} n"
-            )
+            raise ValueError(f"{bottom or width} channels, but heads={heads}; use a multiple of it")
+        change = (lambda *n: nn.Conv2d(*n, 1)) if bottom else nn.Identity
         self.widen, self.widen_t = change(width, bottom), change(width, bottom)
         self.narrow, self.narrow_t = change(bottom, width), change(bottom, width)
         self.transformer = CrossTransformer(bottom or width, layers, heads, dropout)
@@ -730,7 +814,7 @@ class _Transformed(_Both):
         x, xt = self.transformer(self.widen(x), self.widen_t(xt))
         return self.narrow(x), self.narrow_t(xt)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #3cbefc94
+# %% ../../nbs/4_waveform/46_demucs.ipynb #b0338061
 class HTDemucs(_Transformed):
     """Hybrid Transformer Demucs. Defaults are the released network's.
 
@@ -762,24 +846,23 @@ class HTDemucs(_Transformed):
         self._set_layers(widths, Branches(branches, compress, depth, init))
         self._set_bottom(widths[-1], bottom, layers, heads, dropout)
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #72d28b1d
+# %% ../../nbs/4_waveform/46_demucs.ipynb #c1e21042
 _BRANCH = {"squeeze": 0, "norm1": 1, "lstm": 3, "attention": 4, "expand": 3, "norm2": 4, "scale": 6}
 
-
+# %% ../../nbs/4_waveform/46_demucs.ipynb #384bd0df
 def _in_branch(part: str, deep: bool) -> str:
     """What demucs calls a part of a residual layer: its number in a sequence."""
     name, _, leaf = part.partition(".")
     number = _BRANCH[name] + 2 * (deep and name in ("expand", "norm2", "scale"))
     return f"{number}.{leaf or 'scale'}".replace("decay", "query_decay")
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #28191201
-_HYBRID = {"conv": {"encoder": "conv", "decoder": "conv_tr"}}
+# %% ../../nbs/4_waveform/46_demucs.ipynb #6357e735
 _WAVE = {
     "encoder": {"conv": 0, "norm1": 1, "branch": 3, "rewrite": 3, "norm2": 4},
     "decoder": {"rewrite": 0, "norm1": 1, "branch": 3, "conv": 3, "norm2": 4},
 }
 
-
+# %% ../../nbs/4_waveform/46_demucs.ipynb #9f288a72
 def _in_layer(network: Network, side: str, k: str, part: str) -> str:
     """What demucs calls a part of a layer."""
     name, _, rest = part.partition(".")
@@ -789,14 +872,13 @@ def _in_layer(network: Network, side: str, k: str, part: str) -> str:
         number, rest = rest.split(".", 1)
         deep = isinstance(layer.branch[0].lstm, BLSTM)
         rest = f"layers.{number}.{_in_branch(rest, deep)}"
-    if isinstance(network, Demucs):
-        number = _WAVE[side][name]
-        late = branch and name in ({"rewrite", "norm2"} if side == "encoder" else {"conv", "norm2"})
-        return f"{number + late}.{rest}"
-    theirs = {"conv": "conv" if "enc" in side else "conv_tr", "branch": "dconv"}
-    return f"{theirs.get(name, name)}.{rest}"
+    if not isinstance(network, Demucs):
+        theirs = {"conv": "conv" if "enc" in side else "conv_tr", "branch": "dconv"}
+        return f"{theirs.get(name, name)}.{rest}"
+    after = ("rewrite", "norm2") if side == "encoder" else ("conv", "norm2")
+    return f"{_WAVE[side][name] + (branch and name in after)}.{rest}"
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #8962d041
+# %% ../../nbs/4_waveform/46_demucs.ipynb #ba025f37
 _BOTTOM = {
     "widen": "channel_upsampler",
     "narrow": "channel_downsampler",
@@ -810,7 +892,7 @@ _ATTEND = {
     "scale2": "gamma_2.scale",
 }
 
-
+# %% ../../nbs/4_waveform/46_demucs.ipynb #3c4741ec
 def _in_bottom(name: str) -> str:
     """What demucs calls a parameter of the transformer, or of what is around it."""
     first, _, rest = name.partition(".")
@@ -825,13 +907,13 @@ def _in_bottom(name: str) -> str:
     theirs = (_ATTEND | kind).get(part, part)
     return ".".join(["crosstransformer", layers, k, theirs, *leaf])
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #64ed0a5c
+# %% ../../nbs/4_waveform/46_demucs.ipynb #ef0096f6
 _SIDES = {
     "demucs": {"time_encoder": "tencoder", "time_decoder": "tdecoder"},
     "torchaudio": {"encoder": "freq_encoder", "decoder": "freq_decoder"},
 }
 
-
+# %% ../../nbs/4_waveform/46_demucs.ipynb #5a697e35
 def _their_name(network: Network, name: str, peer: str) -> str:
     """What a peer calls one of our parameters."""
     if name == "tones":
@@ -842,7 +924,7 @@ def _their_name(network: Network, name: str, peer: str) -> str:
     k, part = rest.split(".", 1)
     return f"{_SIDES[peer].get(side, side)}.{k}.{_in_layer(network, side, k, part)}"
 
-
+# %% ../../nbs/4_waveform/46_demucs.ipynb #ab989844
 def _translated(network: Network, state: dict[str, Tensor], peer: str) -> dict[str, Tensor]:
     """A peer's weights under our names and in our shapes; ValueError for what is left over."""
     theirs, found = dict(state), {}
@@ -855,23 +937,23 @@ def _translated(network: Network, state: dict[str, Tensor], peer: str) -> dict[s
         raise ValueError(f"{peer}'s weights have {len(extra)} more tensors, as {extra[0]}")
     return found
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #362afe84
+# %% ../../nbs/4_waveform/46_demucs.ipynb #010ce73e
 for _cls in (Demucs, HDemucs, HTDemucs):
     _cls.peers = {"demucs": partial(_translated, peer="demucs")}
 HDemucs.peers["torchaudio"] = partial(_translated, peer="torchaudio")
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #0421db10
+# %% ../../nbs/4_waveform/46_demucs.ipynb #a0ffbe99
 def _hub(name: str, files: str, **config) -> dict[str, dict]:
     """A checkpoint of demucs 4.1 on the Hub."""
     told = {"peer": "demucs", "config": config, "files": [files + ".safetensors"]}
     return {f"hf:adefossez/{name}": told | {"licence": "MIT"}}
 
-
+# %% ../../nbs/4_waveform/46_demucs.ipynb #279c9bbc
 def _bundle(name: str, licence: str) -> dict[str, dict]:
     """A checkpoint of torchaudio."""
     return {f"torchaudio:{name}": {"peer": "torchaudio", "config": {}, "licence": licence}}
 
-# %% ../../nbs/4_waveform/46_demucs.ipynb #d638fed3
+# %% ../../nbs/4_waveform/46_demucs.ipynb #0287c7cc
 _SIX = {"sources": (*STEMS, "guitar", "piano"), "bottom": 0}
 HTDemucs.published = (
     _hub("HTDemucs", "955717e8")
