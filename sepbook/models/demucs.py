@@ -200,7 +200,7 @@ def _banded(filters: Tensor, old: int, steps: int) -> Tensor:
 def change_rate(
     wav: Tensor,  # (batch, channel, time)
     old: int,  # of two small numbers, the ratio of the rates
-    new: int,
+    new: int,  # the other one
 ) -> Tensor:  # (batch, channel, time * new // old)
     """Resample with windowed sinc filters, as a layer that gradients pass through."""
     filters, reach = _sinc_filters(old, new)
@@ -650,12 +650,8 @@ class Demucs(_Wave):
     ):
         super().__init__()
         self._set_stems(sources, sample_rate, channels)
-        self.kernel, self.stride, self.resample, self.normalize = (
-            kernel,
-            stride,
-            resample,
-            normalize,
-        )
+        self.kernel, self.stride = kernel, stride
+        self.resample, self.normalize = resample, normalize
         widths = _widths(hidden, growth, depth)
         _set_tower(self, widths, Branches(branches, compress, deep), gelu)
         self.lstm = BLSTM(widths[-1], lstm) if lstm else None
