@@ -264,8 +264,7 @@ class ConvTasNet(_Masker):
     """Masks on a learned spectrogram. Defaults are the paper's best network.
 
     Raises: ValueError for settings that don't go together.
-    Source: Luo and Mesgarani, IEEE/ACM TASLP 27(8), 2019.
-    """
+    Source: Luo and Mesgarani, IEEE/ACM TASLP 27(8), 2019."""
 
     def __init__(
         self,

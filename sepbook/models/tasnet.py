@@ -66,7 +66,7 @@ def moments(
 def mean_so_far(
     moments: Tensor,  # (..., frame, 1)
     past: dict | None = None,  # of a stream: sum and number of the frames before, under `key`
-    key: object = None,
+    key: object = None,  # whose sum it is
 ) -> Tensor:  # (..., frame, 1)
     """Averages over all frames up to each one."""
     total = moments.cumsum(-2)
@@ -83,7 +83,7 @@ def averages(
     norm: str,  # one of NORMS
     over: tuple[int, ...] = (-2,),  # for "gLN": the axes of a recording
     past: dict | None = None,  # for "cLN", as in `mean_so_far`
-    key: object = None,
+    key: object = None,  # whose sum it is
 ) -> Tensor:  # as `moments`, or with one frame
     """Moments averaged over all frames, over those up to now, or not at all."""
     if norm == "gLN":
@@ -219,8 +219,12 @@ class _Coder(Network):
         self.sources = tuple(f"s{k + 1}" for k in range(n_src))
         self.kernel, self.stride, self.pad = kernel, stride, pad
         self.activation, self.objective, self.rescale = encoder, objective, rescale
-        new = lambda: torch.empty(n_filters, kernel).uniform_(-1, 1) / math.sqrt(kernel)
-        self.encoder, self.decoder = nn.Parameter(new()), nn.Parameter(new())
+        self.encoder, self.decoder = (self.new_matrix(n_filters) for _ in range(2))
+
+    def new_matrix(self, n_filters: int) -> nn.Parameter:
+        """Random numbers (filter, kernel)."""
+        size = n_filters, self.kernel
+        return nn.Parameter(torch.empty(size).uniform_(-1, 1) / math.sqrt(self.kernel))
 
 # %% ../../nbs/4_waveform/42_tasnet.ipynb #9b76f3d7
 class EncoderDecoder(_Coder):
@@ -255,13 +259,16 @@ class EncoderDecoder(_Coder):
 class _Layers(EncoderDecoder):
     """The parts of a `TasNet`, and the checks of what goes together."""
 
-    def _set_masker(self, n_filters, hidden, layers, causal, norm, mask, skip, dropout) -> None:
+    def _set_masker(
+        self, n_filters, hidden, layers, causal, norm, mask, skip, dropout, gated, unit
+    ) -> None:
         one_of("norm", norm, NORMS), one_of("mask", mask, MASKS)
         if causal and norm == "gLN":
             raise ValueError("gLN looks at the whole recording; causal needs frame or cLN")
         if layers < 1:
             raise ValueError(f"layers is {layers}, but there must be one layer at least")
-        self.causal, self.mask = causal, mask
+        self.causal, self.mask, self.unit = causal, mask, unit
+        self.gate = self.new_matrix(n_filters) if gated else None
         self.norm = LayerNorm(n_filters, norm)
         self.rnn = Recurrent(n_filters, hidden, layers, causal, skip, dropout)
         self.masks = nn.Linear(self.rnn.width, self.n_src * n_filters)
@@ -324,9 +331,7 @@ class TasNet(_Masker):
         super().__init__()
         how = encoder, pad, objective, rescale, sample_rate
         self.set_coder(n_src, n_filters, kernel, stride, *how)
-        new = torch.empty(n_filters, kernel).uniform_(-1, 1) / math.sqrt(kernel)
-        self.gate, self.unit = nn.Parameter(new) if gated else None, unit
-        self._set_masker(n_filters, hidden, layers, causal, norm, mask, skip, dropout)
+        self._set_masker(n_filters, hidden, layers, causal, norm, mask, skip, dropout, gated, unit)
 
 # %% ../../nbs/4_waveform/42_tasnet.ipynb #1aacb54a
 SIZES = {
