@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_double', 'check_sizes', 'check_ghost', 'check_share', 'check_count']
 
-# %% ../../nbs/solutions/41_wave_unet.ipynb #890d031a
+# %% ../../nbs/solutions/41_wave_unet.ipynb #c0349ee6
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -16,12 +16,12 @@ from torch import Tensor
 from .core import checker, close, expect
 from ..models.wave_unet import WaveUNet
 
-# %% ../../nbs/solutions/41_wave_unet.ipynb #045b6342
+# %% ../../nbs/solutions/41_wave_unet.ipynb #339af867
 def _noise(*shape: int, seed: int = 0) -> Tensor:
     """Random numbers in double precision."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
-# %% ../../nbs/solutions/41_wave_unet.ipynb #cf6b7a38
+# %% ../../nbs/solutions/41_wave_unet.ipynb #4c315cbb
 @checker("41.1", difficulty=2, minutes=15, hint="stack the rows and those between, then flatten.")
 def check_double(answer: Callable):
     """Take x (batch, n, channel) and share (channel,); return equation (2), 2 n - 1 rows."""
@@ -34,7 +34,7 @@ def check_double(answer: Callable):
         close(got[:, 1::2], want), "Between: share of the left neighbour, the rest of the right."
     )
 
-# %% ../../nbs/solutions/41_wave_unet.ipynb #0e18bc2c
+# %% ../../nbs/solutions/41_wave_unet.ipynb #9725e39f
 @checker("41.2", difficulty=3, minutes=25, hint="the rows at the lowest rate first, rounded up.")
 def check_sizes(answer: Callable):
     """Take (n, levels, kernel, kernel_up); return (samples in, samples out), the smallest that hold n."""
@@ -47,7 +47,7 @@ def check_sizes(answer: Callable):
         expect(out <= net.sizes(n)[1], case + "fewer rows at the lowest rate are enough.")
         expect((into, out) == net.sizes(n), case + "look again at (3), and at the lowest rate.")
 
-# %% ../../nbs/solutions/41_wave_unet.ipynb #5956d08c
+# %% ../../nbs/solutions/41_wave_unet.ipynb #55adeb16
 @checker("41.3", difficulty=3, minutes=20, hint="the tent's response at f and at R / 2 - f.")
 def check_ghost(answer: Callable):
     """Take (frequency, new_rate) in Hz; return the image's level relative to the tone, dB."""
@@ -62,7 +62,7 @@ def check_ghost(answer: Callable):
         text = f"{frequency} Hz at {rate} Hz: measured {want:.1f} dB, you say {got:.1f} dB."
         expect(close(got, want, 1e-3), text)
 
-# %% ../../nbs/solutions/41_wave_unet.ipynb #7028d9f1
+# %% ../../nbs/solutions/41_wave_unet.ipynb #bd99d37e
 @checker(
     "41.4", difficulty=2, minutes=10, hint="what is missing, divided by the number of sources."
 )
@@ -75,7 +75,7 @@ def check_share(answer: Callable):
     want = est + (mix - est.sum(1))[:, None] / 3
     expect(close(got, want), "They add up, but the missing part is not shared equally.")
 
-# %% ../../nbs/solutions/41_wave_unet.ipynb #3443afe1
+# %% ../../nbs/solutions/41_wave_unet.ipynb #e035585b
 @checker("41.5", difficulty=2, minutes=20, hint="level i has F i channels; up it sees F (2 i + 1).")
 def check_count(answer: Callable):
     """Take (L, F, K, J, C, E): levels, filters, taps down and up, channels, estimates; return the number of parameters."""
