@@ -483,9 +483,9 @@ def network_classes() -> dict[str, type]:  # by name in lower case
     inside = [m.name for m in pkgutil.iter_modules(folder, "sepbook.models.")]
     found = {}
     for module in map(importlib.import_module, ["sepbook.pit", *inside]):
-        for name, cls in vars(module).items():
+        for cls in vars(module).values():
             if inspect.isclass(cls) and cls.__module__ == module.__name__ and _buildable(cls):
-                found[name.lower()] = cls
+                found[cls.__name__.lower()] = cls
     return found
 
 # %% ../nbs/6_practice/83_cli.ipynb #cc24804f
