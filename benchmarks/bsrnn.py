@@ -10,21 +10,14 @@ alternate, and the fastest of each counts. Beside one stem, four stems with a sh
 memory is that of a process of its own. The plain loop is not trained: it would keep about 10 GB.
 """
 
-import argparse
-import json
-import subprocess
-import sys
 import time
-import warnings
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from bench import THREADS, fastest, figure, report
+from bench import Audio, alone, difference, fastest, figure, forward, noise, report, start
 from torch import Tensor, nn
 
 from sepbook.models.bsrnn import BSRNN, EPS, SIZES
-from sepbook.separate import separate
 
 QUICK = {"features": 32, "hidden": 32, "blocks": 2, "mask_hidden": 64}
 REPORTED = 4.649  # s: an open port, one stem of 6 s, two threads, on the machine of the survey
@@ -78,69 +71,15 @@ class Plain(nn.Module):
         return self.ours.wave((mask * spec)[:, None], mix.shape[-1])
 
 
-def build(which: str, quick: bool) -> nn.Module:
+def build(which: str, size: dict) -> nn.Module:
     """One of the networks, with random weights."""
     torch.manual_seed(0)
     if which == "small":
         return BSRNN(**SIZES["small"])
     if which == "four stems, shared trunk":
-        return BSRNN(trunk="shared", **QUICK if quick else {})
-    ours = BSRNN(sources=("vocals",), **QUICK if quick else {})
+        return BSRNN(trunk="shared", **size)
+    ours = BSRNN(sources=("vocals",), **size)
     return Plain(ours) if which == "plain loop" else ours
-
-
-def noise(seconds: float, channels: int = 2, rate: int = 44100) -> Tensor:
-    """A mixture (1, channel, time)."""
-    draw = torch.Generator().manual_seed(1)
-    return 0.1 * torch.randn(1, channels, round(rate * seconds), generator=draw)
-
-
-def forward(network: nn.Module, mix: Tensor) -> Tensor:
-    """Separate, without gradients."""
-    with torch.no_grad():
-        return network.eval()(mix)
-
-
-def step(network: nn.Module, mix: Tensor, adam: torch.optim.Optimizer) -> None:
-    """One step of training, with the network's own loss."""
-    adam.zero_grad()
-    src = mix[:, None].expand(-1, len(network.sources), -1, -1) / 2
-    network.train().loss(mix, src).backward()
-    adam.step()
-
-
-def child(which: str, quick: str, task: str, seconds: str) -> None:
-    """Do a task alone in a process, and print what it took."""
-    network = build(which, quick == "quick")
-    small = which == "small"
-    mix = noise(float(seconds), 1, 22050) if small else noise(float(seconds))
-    adam = torch.optim.Adam(network.parameters(), lr=1e-4)
-    mix = mix.expand(4, -1, -1).clone() if small and task == "train" else mix
-    rate = 22050 if small else 44100
-    runs = {
-        "forward": lambda: forward(network, mix),
-        "train": lambda: step(network, mix, adam),
-        "separate": lambda: separate(network.eval(), mix[0], rate, progress=False),
-    }
-    spent = []
-    for _ in range(3 if task == "train" else 1):  # the optimiser's memory comes with the first
-        started = time.perf_counter()
-        runs[task]()
-        spent.append(time.perf_counter() - started)
-    status = Path("/proc/self/status").read_text()  # getrusage would count the parent's memory
-    gigabytes = int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
-    print(json.dumps({"seconds": round(min(spent), 3), "peak_gb": round(gigabytes, 2)}))
-
-
-def alone(which: str, quick: bool, task: str, seconds: float) -> dict[str, float]:
-    """Seconds and peak memory (GB) of a task in its own process."""
-    words = [which, "quick" if quick else "full", task, str(seconds)]
-    command = [sys.executable, sys.argv[0], "--child", *words]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = {"network": which, "task": task, "sound_seconds": seconds}
-    found |= json.loads(out.splitlines()[-1])
-    print(found, flush=True)
-    return found
 
 
 def product_speed() -> float:
@@ -153,25 +92,20 @@ def product_speed() -> float:
     return best
 
 
-def compare(quick: bool, repeats: int, seconds: float) -> list[dict]:
+def compare(size: dict, repeats: int) -> list[dict]:
     """Forward passes of ours, the plain loop, and four stems with a shared trunk."""
-    mix = noise(seconds)
-    networks = {"ours": build("ours", quick)}
-    networks["plain loop"] = Plain(networks["ours"])
-    networks["four stems, shared trunk"] = build("four stems, shared trunk", quick)
-    got, want = forward(networks["ours"], mix), forward(networks["plain loop"], mix)
-    error = float((got - want).abs().max() / want.abs().max())
+    mix, names = noise(), ("ours", "plain loop", "four stems, shared trunk")
+    networks = {name: build(name, size) for name in names}
+    error = difference(networks["ours"], networks["plain loop"], "plain loop")
     best = fastest(lambda network: forward(network, mix), networks, repeats)
     rows = []
     for name, network in networks.items():
-        row = {"network": name, "parameters": sum(p.numel() for p in network.parameters())}
-        if name == "plain loop":
-            row["parameters"] = rows[0]["parameters"]
-        stems = 4 if name.startswith("four") else 1
+        ours = getattr(network, "ours", network)
+        row = {"network": name, "parameters": ours.n_params, "stems": len(ours.sources)}
         clock, cpu = best[name].values()
-        row |= {"stems": stems, "forward_seconds": clock, "forward_cpu_seconds": cpu}
-        row |= {"seconds_per_stem": clock / stems, "relative_error": error}
-        rows.append({k: round(v, 7) if isinstance(v, float) else v for k, v in row.items()})
+        row |= {"forward_seconds": round(clock, 4), "forward_cpu_seconds": round(cpu, 4)}
+        row |= {"seconds_per_stem": clock / row["stems"], "relative_error": error}
+        rows.append(row)
         print(rows[-1], flush=True)
     return rows
 
@@ -204,37 +138,24 @@ def headline(rows: list[dict], runs: dict[str, dict], floor: float) -> list[dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(THREADS)
-    if args.child:
-        child(*args.child)
-        return
-    quick, seconds = args.quick, 1.0 if args.quick else 6.0
+    args = start(__doc__, build, 3, Audio(seconds=6.0, channels=2, rate=44100))
+    size, repeats = (QUICK, 1) if args.quick else ({}, args.repeats)
+    seconds, long = (1.0, 3.0) if args.quick else (6.0, 180.0)
     operations = 2 * (8 * 256 * (128 + 256) + 512 * 128) * 24 * 41 * 517
     speed = product_speed()
-    rows = compare(quick, 1 if quick else args.repeats, seconds)
+    rows = compare(size, repeats)
+    batch, song = ({"audio": (3.0, 1, 22050, n)} for n in (4, 1))
     runs = {
-        "train": alone("ours", quick, "train", seconds),
-        "small": alone("small", quick, "train", 3.0),
-        "long": alone("four stems, shared trunk", quick, "separate", 3.0 if quick else 180.0),
-        "low": alone("small", quick, "separate", 3.0 if quick else 180.0),
+        "train": alone("ours", size, "train", seconds),
+        "small": alone("small", batch, "train", 3.0),
+        "long": alone("four stems, shared trunk", size, "separate", long),
+        "low": alone("small", song, "separate", long),
     }
+    print(*runs.items(), sep="\n")
     floor = round(operations / speed / 1e9, 2)
-    report(
-        args,
-        "BSRNN at the paper's size, 6 s at 44.1 kHz stereo: ours and a plain loop",
-        headline(rows, runs, floor),
-        data="random numbers, batch 1; three minutes: four stems with a shared trunk",
-        statistic="minimum over repeats, networks alternating",
-        product_gflop_per_second=round(speed, 1),
-        rows=rows,
-        runs=list(runs.values()),
-    )
+    title = "BSRNN at the paper's size, 6 s at 44.1 kHz stereo: ours and a plain loop"
+    told = {"product_gflop_per_second": round(speed, 1), "rows": rows, "runs": runs}
+    report(args, title, headline(rows, runs, floor), **told)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """A control for the Conv-TasNet that ships: torchaudio's class of the same size, trained alike.
 
-    python benchmarks/train_control.py SPEECH     writes results/train_control.json
-    python benchmarks/train_control.py --quick    a few steps on the packaged voices, writes nothing
+    python benchmarks/train_control.py SPEECH START   writes results/train_control.json
+    python benchmarks/train_control.py --quick        packaged voices, writes nothing
 
-SPEECH is the folder that the card's commands name. Stages, minutes, data, seed, batches, rates and
-the learner are those on the card of conv-tasnet-2voices; only the network is torchaudio's. One
-thread, as there. `--folder` keeps checkpoints: the same command goes on after an interruption.
+SPEECH is the folder that the card's commands name, START the network that the last of them starts
+from (its `--init`). Both classes compute the same, so torchaudio's gets the same start; then only
+the network differs: data, minutes, seed, batches, rates and learner are those of the last command.
+One thread, as there. `--folder` keeps checkpoints: the same command goes on after an interruption.
 """
 
 import argparse
@@ -60,21 +61,25 @@ class Theirs(Network):
         return pit_loss(OBJECTIVES[self.objective], self(mix), src)[0]
 
 
-def stages(card: dict) -> list[dict]:
-    """What the card's commands say of each stage: options as a dictionary."""
-    found = []
-    for told in (card.get("before"), card):
-        if told:
-            words = told["command"].replace("'", "").split("--")[1:]
-            options = dict(word.split(None, 1) for word in words if " " in word.strip())
-            settings = [w.split(None, 1)[1].strip() for w in words if w.startswith("set ")]
-            given = dict(setting.split("=", 1) for setting in settings)
-            options["objective"] = given.get("objective", card["config"]["objective"])
-            found.append({k: v.strip() for k, v in options.items()})
-    before = card.get("before", {}).get("seconds_trained", 0)
-    for stage, seconds in zip(reversed(found), (card["seconds_trained"] - before, before)):
-        stage["minutes"] = seconds / 60
-    return found
+def given(theirs: Theirs, ours: Network) -> Theirs:
+    """Torchaudio's class with the weights of ours: ours says where it takes each of theirs from."""
+    state, sizes = theirs.net.state_dict(), [t.numel() for t in theirs.net.state_dict().values()]
+    places = torch.arange(sum(sizes), dtype=torch.float64).split(sizes)
+    numbered = {k: place.view_as(t) for (k, t), place in zip(state.items(), places)}
+    found, flat = ours.peers["torchaudio"](ours, numbered), torch.zeros(sum(sizes))
+    for name, value in ours.state_dict().items():
+        flat[found[name].long().flatten()] = value.float().flatten()
+    weights = (part.view_as(t) for part, t in zip(flat.split(sizes), state.values()))
+    theirs.net.load_state_dict(dict(zip(state, weights)))
+    return theirs
+
+
+def stage(card: dict) -> dict:
+    """What the card's last command says, as a dictionary, and the minutes it ran."""
+    words = card["command"].replace("'", "").split("--")[1:]
+    options = dict(word.strip().split(None, 1) for word in words if " " in word.strip())
+    seconds = card["seconds_trained"] - card["before"]["seconds_trained"]
+    return {k: v.strip() for k, v in options.items()} | {"minutes": seconds / 60}
 
 
 def data(folder: str | None, card: dict, options: dict) -> tuple[MixtureDataset, MixtureDataset]:
@@ -91,45 +96,41 @@ def data(folder: str | None, card: dict, options: dict) -> tuple[MixtureDataset,
     return MixtureDataset(known, 2, **how), MixtureDataset(apart, 2, **fixed)
 
 
-def train(ours: dict, card: dict, speech: str | None, folder: Path | None, steps: int | None):
-    """The control after all stages, and the steps that it did in each."""
-    state, done = None, []
-    for number, options in enumerate(stages(card)):
-        seed_all(int(options["seed"]))
-        network = Theirs(ours, options["objective"])
-        if state:
-            network.load_state_dict(state)
-        practice, test = data(speech, card, options)
-        words = {"batch-size": int, "lr": float, "warmup": int, "ema": float, "schedule": str}
-        how = {k.replace("-", "_"): f(options[k]) for k, f in words.items() if k in options}
-        how["folder"] = folder and folder / f"stage{number}"
-        learner = Learner(network, practice, test, **how, seed=int(options["seed"]))
-        goal = {"steps": steps} if steps else {"minutes": options["minutes"]}
-        log = learner.fit(**goal, progress=False)
-        done.append({"minutes": round(options["minutes"], 1), "steps": int(log.step.iloc[-1])})
-        state = learner.best().state_dict()
-    network.load_state_dict(state)
-    return network.eval(), test, done
+def train(card: dict, start: Network, speech: str | None, folder: Path | None, steps: int | None):
+    """The control after the last stage, what to test it on, and the steps that it made."""
+    options = stage(card)
+    seed_all(int(options["seed"]))
+    network = given(Theirs(start.config, start.config["objective"]), start)
+    practice, test = data(speech, card, options)
+    words = {"batch-size": int, "lr": float, "warmup": int, "ema": float, "schedule": str}
+    how = {k.replace("-", "_"): f(options[k]) for k, f in words.items() if k in options}
+    learner = Learner(network, practice, test, **how, folder=folder, seed=int(options["seed"]))
+    goal = {"steps": steps} if steps else {"minutes": options["minutes"]}
+    log = learner.fit(**goal, progress=False)
+    network.load_state_dict(learner.best().state_dict())
+    return network.eval(), test, int(log.step.iloc[-1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("speech", nargs="?")
+    parser.add_argument("start", nargs="?", help="the network before the card's last command")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--folder", type=Path)
     args = parser.parse_args()
-    if not (args.speech or args.quick):
-        parser.error("give the folder of recordings, or --quick")
+    if not (args.start or args.quick):
+        parser.error("give the folder of recordings and the network to start from, or --quick")
     torch.set_num_threads(1)
     card, ours = read_card(OURS), load(OURS)
     steps = 2 if args.quick else None
-    theirs, test, done = train(ours.config, card, args.speech, args.folder, steps)
+    start = load(args.start) if args.start else ours
+    theirs, test, done = train(card, start, args.speech, args.folder, steps)
     score = lambda network: summarize(evaluate(network, test, ("si_sdri",), sample_rate=8000))
     table = score(theirs)
-    print(table.to_string(), done, sep="\n")
+    print(table.to_string(), f"{done} steps", sep="\n")
     if args.quick:
         return
-    row = table.iloc[0]
+    row = table[table.source == "all"].iloc[0]
     report = {
         "title": "Conv-TasNet: ours against torchaudio's class of the same size, trained alike",
         "headline": [
@@ -140,18 +141,19 @@ def main() -> None:
                 "bar": "not below the control",
             },
             {
-                "what": "The control, torchaudio's ConvTasNet after the same minutes",
+                "what": "The control, torchaudio's ConvTasNet after the same last minutes",
                 "value": round(float(row["mean"]), 2),
                 "unit": "dB",
                 "bar": "",
             },
         ],
-        "command": "python benchmarks/train_control.py SPEECH",
+        "command": "python benchmarks/train_control.py SPEECH START",
         "date": date.today().isoformat(),
         "device": "1 CPU core",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "parameters": {OURS: ours.n_params, "torchaudio": theirs.n_params},
-        "steps": {OURS: [card.get("before", {}).get("steps"), card["steps"]], "torchaudio": done},
+        "minutes": round(stage(card)["minutes"], 1),
+        "steps": {OURS: card["steps"], "torchaudio": done},
     }
     RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

@@ -11,23 +11,15 @@ is forward, mean absolute value, backward and Adam. Runs alternate, and the fast
 Peak memory, and three minutes of music through `separate`, in a process of their own.
 """
 
-import argparse
-import json
-import subprocess
-import sys
-import time
-from datetime import date
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
-from bench import THREADS, figure, forward, ratios, step
+from bench import alone, compare, difference, figure, ratios, report, start, use
 from torch import Tensor, nn
 
 from sepbook.models.unet import Spleeter, Tower, UNet
-from sepbook.separate import separate
 
-ROOT = Path(__file__).resolve().parent.parent
+AUDIO = {"UNet": (6.0, 1, 8192), "Spleeter": (6.0, 2, 44100)}  # seconds, channels, Hz
+WIDTHS = [16, 32, 64, 128, 256, 512]
 
 
 class Plain(nn.Module):
@@ -57,111 +49,35 @@ class Plain(nn.Module):
         return x if self.paper else t.last(x)
 
 
-def build(which: str, widths: list[int]) -> nn.Module:
-    """ "UNet" or "Spleeter", ours or plain."""
-    name, _, plain = which.partition(" ")
-    network = {"UNet": UNet, "Spleeter": Spleeter}[name](widths=tuple(widths))
-    if plain:
+def build(which: str, size: dict) -> nn.Module:
+    """The network of that name, ours or in plain torch."""
+    torch.manual_seed(0)
+    kind = {"UNet": UNet, "Spleeter": Spleeter}[size["name"]]
+    network = kind(widths=tuple(size["widths"]))
+    if which == "plain torch":
         network.towers = nn.ModuleList(Plain(tower) for tower in network.towers)
     return network
 
 
-def noise(network: nn.Module, seconds: float) -> Tensor:
-    """The mixture (1, channel, time) that everything is measured on."""
-    draw = torch.Generator().manual_seed(1)
-    return torch.randn(1, network.channels, round(seconds * network.sample_rate), generator=draw)
-
-
-def child(which: str, widths: str, task: str, seconds: str) -> None:
-    """Do a task, and print what it took."""
-    torch.manual_seed(0)
-    network = build(which, json.loads(widths))
-    mix = noise(network, float(seconds))
-    adam = torch.optim.Adam(network.parameters(), lr=1e-4)
-    runs = {
-        "forward": lambda: forward(network, mix),
-        "train": lambda: step(network, mix, adam),
-        "song": lambda: separate(
-            network.eval(), torch.randn(2, round(44100 * float(seconds))), 44100, progress=False
-        ),
-    }
-    for _ in range(2 if task == "train" else 1):  # the optimiser's memory comes with the first
-        started = time.perf_counter()
-        runs[task]()
-        spent = time.perf_counter() - started
-    status = Path("/proc/self/status").read_text()
-    gigabytes = int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
-    print(json.dumps({"seconds": round(spent, 3), "peak_gb": round(gigabytes, 2)}))
-
-
-def alone(which: str, widths: list[int], task: str, seconds: float) -> dict[str, float]:
-    """Seconds and peak memory of a task, in its own process."""
-    command = [sys.executable, sys.argv[0], "--child", which, json.dumps(widths), task]
-    done = subprocess.run([*command, str(seconds)], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def compare(name: str, widths: list[int], repeats: int) -> list[dict]:
-    """A row for ours and a row for plain: times of forward pass and training step, memory."""
-    torch.manual_seed(0)
-    nets = {which: build(which, widths) for which in (name, f"{name} plain")}
-    adams = {net: torch.optim.Adam(net.parameters(), lr=1e-4) for net in nets.values()}
-    mix = noise(nets[name], 6.0)
-    tasks = {"forward": forward, "train": lambda net, mix: step(net, mix, adams[net])}
-    rows = [{"network": which} for which in nets]
-    for task, run in tasks.items():
-        count = repeats if task == "forward" else max(1, repeats // 2)
-        best = {which: float("inf") for which in nets}
-        for repeat in range(count + 1):  # one more to warm up
-            for which, net in nets.items():
-                started = time.perf_counter()
-                run(net, mix)
-                taken = time.perf_counter() - started
-                best[which] = min(best[which], taken) if repeat else best[which]
-        for row in rows:
-            row[f"{task}_seconds"] = round(best[row["network"]], 4)
-            row[f"{task}_peak_gb"] = alone(row["network"], widths, task, 6.0)["peak_gb"]
-    rows[0]["parameters"] = nets[name].n_params
-    print(*rows, sep="\n", flush=True)
-    return rows
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="narrow layers, write nothing")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    if args.child:
-        child(*args.child)
-        return
-    widths = [4, 8, 8, 8, 8, 8] if args.quick else [16, 32, 64, 128, 256, 512]
-    minutes, rows, long, headline = 0.1 if args.quick else 3.0, [], [], []
-    for name in ("UNet", "Spleeter"):
-        rows += compare(name, widths, 1 if args.quick else args.repeats)
+    args = start(__doc__, build, 7)
+    widths, repeats = ([4, 8, 8, 8, 8, 8], 1) if args.quick else (WIDTHS, args.repeats)
+    minutes, rows, long, headline, errors = 0.1 if args.quick else 3.0, [], [], [], {}
+    for name, audio in AUDIO.items():
+        size = {"name": name, "widths": widths, "audio": audio}
+        ours, plain = (build(which, use(size)) for which in ("ours", "plain torch"))
+        errors[name] = difference(ours, plain, "plain torch")
+        rows += compare(build, size, ("ours", "plain torch"), repeats, system=name)
         headline += ratios(name, rows[-2:])
-        took = alone(name, widths, "song", 60 * minutes)
+        took = alone("ours", size, "separate", 60 * minutes)
         long.append({"network": name, "minutes": minutes} | took)
         print(long[-1], flush=True)
         through = f"{name}, {minutes:g} minutes through `separate`"
-        headline.append(
-            figure(f"{through}: seconds per minute", round(took["seconds"] / minutes, 1))
-        )
+        spent = round(took["seconds"] / minutes, 1)
+        headline.append(figure(f"{through}: time per minute", spent, "s"))
         headline.append(figure(f"{through}: peak memory", took["peak_gb"], "GB", "below 3"))
-    told = {
-        "title": "U-Net and Spleeter, 6 s of stereo: ours and the same graph in plain torch",
-        "headline": headline,
-        "command": " ".join(["python benchmarks/unet.py", *sys.argv[1:]]),
-        "date": date.today().isoformat(),
-        "device": f"{THREADS} CPU cores",
-        "data": "random numbers, batch 1, 6 s; all stems of each network",
-        "repeats": args.repeats,
-        "statistic": "minimum over repeats (half as many for training), networks alternating",
-    }
-    if not args.quick:
-        path = ROOT / "results" / "unet.json"
-        path.write_text(json.dumps(told | {"rows": rows, "long": long}, indent=1) + "\n")
+    title = "U-Net and Spleeter, 6 s of sound: ours and the same graph in plain torch"
+    report(args, title, headline, relative_error=errors, rows=rows, long=long)
 
 
 if __name__ == "__main__":

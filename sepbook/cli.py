@@ -986,7 +986,8 @@ def _nameless(word: str) -> str:
 def _before(learner) -> dict:
     """What the card says of the training that --init goes on from; seconds are added up."""
     card = getattr(learner.model, "card", None) or {}
-    told = {key: card[key] for key in ("command", "steps", "seconds_trained") if key in card}
+    wanted = ("before", "command", "steps", "seconds_trained")
+    told = {key: card[key] for key in wanted if key in card}
     seconds = card.get("seconds_trained", 0) + learner.card()["seconds_trained"]
     return {"before": told, "seconds_trained": round(seconds, 1)} if told else {}
 

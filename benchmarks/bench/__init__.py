@@ -39,6 +39,7 @@ class Audio:
     seconds: float = 4.0
     channels: int = 1
     rate: int = 8000  # Hz
+    batch: int = 1
 
 
 AUDIO = [Audio()]  # the one in use
@@ -64,11 +65,18 @@ def start(
     return args
 
 
+def use(size: dict) -> dict:
+    """The other arguments of a network whose `size` brings audio of its own."""
+    if "audio" in size:
+        AUDIO[0] = Audio(*size["audio"])
+    return {name: value for name, value in size.items() if name != "audio"}
+
+
 def noise(seconds: float | None = None) -> Tensor:
-    """The mixture (1, channel, time) that everything is measured on."""
+    """The mixture (batch, channel, time) that everything is measured on."""
     audio, draw = AUDIO[0], torch.Generator().manual_seed(1)
     frames = round(audio.rate * (audio.seconds if seconds is None else seconds))
-    return torch.randn(1, audio.channels, frames, generator=draw)
+    return torch.randn(audio.batch, audio.channels, frames, generator=draw)
 
 
 def forward(network: nn.Module, mix: Tensor) -> None:
@@ -89,7 +97,8 @@ def step(network: nn.Module, mix: Tensor, adam: torch.optim.Optimizer) -> None:
 def _child(build: Callable, which: str, size: str, task: str, seconds: str) -> None:
     """Do a task, and print what it took."""
     torch.manual_seed(0)
-    network, mix = build(which, json.loads(size)), noise(float(seconds))
+    network = build(which, use(json.loads(size)))
+    mix = noise(float(seconds))
     adam = torch.optim.Adam(network.parameters(), lr=1e-4)
     runs = {
         "forward": lambda: forward(network, mix),
@@ -127,23 +136,30 @@ def fastest(run: Callable, networks: dict, repeats: int) -> dict[str, dict[str, 
     return best
 
 
+def same_weights(ours: nn.Module, theirs: nn.Module, peer: str) -> None:
+    """Give ours a peer's weights; a plain version of ours has them from the beginning."""
+    if peer in ours.peers:
+        import_weights(ours, theirs.state_dict(), peer)
+
+
 def difference(ours: nn.Module, theirs: nn.Module, peer: str) -> float:
-    """The largest relative difference of the outputs with a peer's weights in ours."""
-    import_weights(ours.eval(), theirs.state_dict(), peer)
+    """The largest relative difference of the outputs with equal weights."""
+    same_weights(ours, theirs, peer)
     with torch.no_grad():
-        got, want = ours(noise()), theirs.eval()(noise())
+        got, want = ours.eval()(noise()), theirs.eval()(noise())
     return float((got.reshape(want.shape) - want).abs().max() / want.abs().max())
 
 
 def compare(build: Callable, size: dict, names: tuple[str, ...], repeats: int, **first) -> list:
     """A row for each network that is there: forward pass and training step, time and memory."""
-    mix, networks = noise(), {}
+    how, networks = use(size), {}
     for name in names:
         torch.manual_seed(0)
-        if (network := build(name, size)) is not None:
+        if (network := build(name, how)) is not None:
             networks[name] = network
+    mix = noise()
     for name, theirs in list(networks.items())[1:2]:
-        import_weights(networks["ours"], theirs.state_dict(), name)
+        same_weights(networks["ours"], theirs, name)
     adams = {net: torch.optim.Adam(net.parameters(), lr=1e-4) for net in networks.values()}
     train = lambda net: step(net, mix, adams[net])
     times = {

@@ -264,7 +264,8 @@ class ConvTasNet(_Masker):
     """Masks on a learned spectrogram. Defaults are the paper's best network.
 
     Raises: ValueError for settings that don't go together.
-    Source: Luo and Mesgarani, IEEE/ACM TASLP 27(8), 2019."""
+    Source: Luo and Mesgarani, IEEE/ACM TASLP 27(8), 2019.
+    """
 
     def __init__(
         self,
@@ -287,9 +288,8 @@ class ConvTasNet(_Masker):
         rescale: bool = False,  # bring estimates to the level that the mixture asks for
         sample_rate: int = 8000,  # Hz
     ):
-        super().__init__()
         how = encoder, pad, objective, rescale, sample_rate
-        self.set_coder(n_src, n_filters, kernel, half("kernel", kernel), *how)
+        super().__init__(n_src, n_filters, kernel, half("kernel", kernel), *how)
         self._set_masker(n_filters, bottleneck, skip, norm, mask, causal, last_residual)
         self.blocks = _blocks(self, hidden, taps, blocks, repeats, norm, last_residual)
 

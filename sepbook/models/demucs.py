@@ -346,7 +346,8 @@ def _residual(layer: Residual, x: Tensor) -> Tensor:
 class _Stems(Network):
     """What all Demucs have: stems, and layers that get wider on the way down."""
 
-    def _set_stems(self, sources, sample_rate: int, channels: int) -> None:
+    def __init__(self, sources: tuple[str, ...], sample_rate: int, channels: int):
+        super().__init__()
         self.sources, self.sample_rate, self.channels = tuple(sources), sample_rate, channels
         if not self.sources or channels < 1:
             given = f"sources={sources}, channels={channels}"
@@ -648,8 +649,7 @@ class Demucs(_Wave):
         sample_rate: int = 44100,  # Hz
         channels: int = 2,  # of the mixture and of each source
     ):
-        super().__init__()
-        self._set_stems(sources, sample_rate, channels)
+        super().__init__(sources, sample_rate, channels)
         self.kernel, self.stride = kernel, stride
         self.resample, self.normalize = resample, normalize
         widths = _widths(hidden, growth, depth)
@@ -788,8 +788,7 @@ class HDemucs(_Both):
         sample_rate: int = 44100,  # Hz
         channels: int = 2,  # of the mixture and of each source
     ):
-        super().__init__()
-        self._set_stems(sources, sample_rate, channels)
+        super().__init__(sources, sample_rate, channels)
         self._set_stft(n_fft)
         self._set_layers(_widths(hidden, growth, depth), Branches(branches, compress, deep, init))
 
@@ -835,8 +834,7 @@ class HTDemucs(_Transformed):
         sample_rate: int = 44100,  # Hz
         channels: int = 2,  # of the mixture and of each source
     ):
-        super().__init__()
-        self._set_stems(sources, sample_rate, channels)
+        super().__init__(sources, sample_rate, channels)
         self._set_stft(n_fft)
         self.segment, widths = segment, _widths(hidden, growth, depth)
         self._set_layers(widths, Branches(branches, compress, depth, init))

@@ -202,9 +202,8 @@ class DPRNN(_Masker):
         rescale: bool = False,  # bring estimates to the level that the mixture asks for
         sample_rate: int = 8000,  # Hz
     ):
-        super().__init__()
         how = encoder, pad, objective, rescale, sample_rate
-        self.set_coder(n_src, n_filters, kernel, half("kernel", kernel), *how)
+        super().__init__(n_src, n_filters, kernel, half("kernel", kernel), *how)
         masker = n_filters, bottleneck, hidden, chunk, blocks, norm, mask, head, both, edge
         self._set_masker(*masker)
 

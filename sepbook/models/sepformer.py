@@ -183,11 +183,10 @@ class SepFormer(_Masker):
         rescale: bool = False,  # bring estimates to the level that the mixture asks for
         sample_rate: int = 8000,  # Hz
     ):
-        super().__init__()
         one_of("mask", mask, MASKS)
         _check_sizes(n_filters, heads, chunk, blocks=blocks, layers=layers, hidden=hidden)
         how = encoder, pad, objective, rescale, sample_rate
-        self.set_coder(n_src, n_filters, kernel, half("kernel", kernel), *how)
+        super().__init__(n_src, n_filters, kernel, half("kernel", kernel), *how)
         self.chunk, self.mask = chunk, mask
         self._set_masker(n_filters, blocks, layers, heads, hidden)
 

@@ -198,7 +198,7 @@ def to_level(
 class _Coder(Network):
     """A network with the matrices U and V of equations (1) and (2)."""
 
-    def set_coder(
+    def __init__(
         self,
         n_src: int,  # voices
         n_filters: int,  # rows of the matrices, N
@@ -209,8 +209,8 @@ class _Coder(Network):
         objective: str = "si_sdr",  # the loss: "si_sdr", or "snr", which keeps the level
         rescale: bool = False,  # bring estimates to the level that the mixture asks for
         sample_rate: int = 8000,  # Hz
-    ) -> None:
-        """Make the matrices; called at the beginning of `__init__`."""
+    ):
+        super().__init__()
         one_of("encoder", encoder, ENCODERS), one_of("objective", objective, OBJECTIVES)
         if stride < 1 or kernel < stride or kernel % stride:
             given = f"kernel is {kernel} and stride {stride}"
@@ -328,9 +328,8 @@ class TasNet(_Masker):
         rescale: bool = False,  # bring estimates to the level that the mixture asks for
         sample_rate: int = 8000,  # Hz
     ):
-        super().__init__()
         how = encoder, pad, objective, rescale, sample_rate
-        self.set_coder(n_src, n_filters, kernel, stride, *how)
+        super().__init__(n_src, n_filters, kernel, stride, *how)
         self._set_masker(n_filters, hidden, layers, causal, norm, mask, skip, dropout, gated, unit)
 
 # %% ../../nbs/4_waveform/42_tasnet.ipynb #1aacb54a

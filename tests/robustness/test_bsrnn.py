@@ -122,6 +122,26 @@ def test_any_length(length, how):
     assert est.shape == (3, 2, 2, length) and est.isfinite().all()
 
 
+@pytest.mark.parametrize("more", [{}, {"residual": True}])
+def test_consistent_estimates_add_up(more):
+    net, mix = small(trunk="shared", consistent=True, **more), 0.1 * noise(2, 2, 1000)
+    torch.testing.assert_close(run(net, mix).sum(1), mix, atol=1e-6, rtol=0)
+    apart = run(small(trunk="shared", **more), mix)
+    assert (apart.sum(1) - mix).abs().max() > 1e-3
+    want = apart + (mix - apart.sum(1))[:, None] / 2
+    torch.testing.assert_close(run(net, mix), want, atol=1e-6, rtol=0)
+
+
+def test_snr_objective():
+    net, src = small(objective="snr"), noise(2, 2, 2, 1000)
+    mix = src.sum(1)
+    error = (run(net, mix) - src).square().sum((2, 3))
+    want = -10 * (src.square().sum((2, 3)) / error).log10().mean()
+    torch.testing.assert_close(net.loss(mix, src).detach(), want, atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match="objective is 'l2'; use l1, snr"):
+        small(objective="l2")
+
+
 def test_silence_gives_silence_and_finite_gradients():
     for how in ({}, {"level": True}):
         net = small(**how)
@@ -177,7 +197,7 @@ def test_pieces_of_sequences_change_nothing(monkeypatch):
 @pytest.mark.parametrize(
     "how, word",
     [
-        ({"trunk": "one"}, "own or shared"),
+        ({"trunk": "one"}, "own, shared"),
         ({"bands": "piano"}, "music"),
         ({"bands": []}, "pairs"),
         ({"bands": [(3, -1.0)]}, "pairs"),

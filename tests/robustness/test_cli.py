@@ -556,6 +556,10 @@ def test_fine_tuning_starts_where_the_file_ends(trained):
     first, second = zoo.read_card(trained), zoo.read_card("./b.safetensors")
     assert second["before"]["command"] == first["command"]
     assert second["seconds_trained"] >= first["seconds_trained"]
+    third = line.replace("--out b", "--out c").replace(str(trained), "./b.safetensors")
+    assert sepbook(third).exit_code == 0
+    before = zoo.read_card("./c.safetensors")["before"]
+    assert before["command"] == second["command"] and before["before"] == second["before"]
 
 
 def test_fine_tuning_with_another_setting(trained):

@@ -63,8 +63,7 @@ class Half(EncoderDecoder):
     """Gives every source half of everything."""
 
     def __init__(self, kernel: int = 8, stride: int = 4, pad: bool = True):
-        super().__init__()
-        self.set_coder(2, 16, kernel, stride, pad=pad)
+        super().__init__(2, 16, kernel, stride, pad=pad)
 
     def masks_for(self, spec):
         return torch.full((*spec.shape[:2], 2, spec.shape[2]), 0.5)
@@ -83,8 +82,7 @@ def test_a_subclass_needs_masks_only(kernel, stride):
 def test_the_base_says_what_is_missing():
     class Empty(EncoderDecoder):
         def __init__(self):
-            super().__init__()
-            self.set_coder(2, 4, 4, 2)
+            super().__init__(2, 4, 4, 2)
 
     with pytest.raises(NotImplementedError, match="Empty has no masks_for"):
         Empty()(noise(1, 1, 20))
