@@ -19,7 +19,7 @@ from sepbook.masks import (
     wiener_mask,
 )
 
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=40)
 seeds = st.integers(0, 2**31 - 1)
 levels = st.sampled_from([0.0, 1e-40, 1e-30, 1e-12, 1.0, 1e12, 1e30])
 shapes = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 9), st.integers(1, 7))

@@ -42,7 +42,7 @@ def total(costs: torch.Tensor, permutation: torch.Tensor) -> torch.Tensor:
 # --- the assignment -------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 6), st.integers(1, 5), st.integers(0, 2**31), st.booleans())
 def test_brute_force_equals_hungarian(n, batch, seed, ties):
     costs = noise(batch, n, n, seed=seed, dtype=torch.float64)
@@ -53,7 +53,7 @@ def test_brute_force_equals_hungarian(n, batch, seed, ties):
         assert torch.equal(brute, hungarian) and torch.equal(brute, assign(costs))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 5), st.integers(0, 3), st.integers(0, 2**31))
 def test_no_order_is_better(n_src, spare, seed):
     """Also with more estimates than sources, against a search in plain Python."""

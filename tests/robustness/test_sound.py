@@ -434,7 +434,7 @@ def test_check_wave_demands():
 # resample
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     time=st.integers(1, 3000),
     old=st.sampled_from([8000, 11025, 16000, 44100, 48000]),

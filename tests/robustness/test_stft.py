@@ -22,7 +22,7 @@ def one_line(error: pytest.ExceptionInfo, *words: str) -> None:
         assert word in text, f"{word!r} is not in {text!r}"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_perfect_reconstruction(data):
     """Any length, any hop up to half the window, any window, centred: everything comes back."""
@@ -41,7 +41,7 @@ def test_perfect_reconstruction(data):
     assert (back - wav).abs().max() <= 1e-9 * wav.abs().max()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(n_fft=st.integers(16, 600), time=st.integers(1000, 3000), part=st.sampled_from([3, 4, 8]))
 def test_perfect_reconstruction_in_single_precision_without_padding(n_fft, time, part):
     wav = noise(2, time, dtype=torch.float32)

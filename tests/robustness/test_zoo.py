@@ -290,7 +290,7 @@ def test_every_cut_is_noticed(path):
         assert "appended" in complaint(lambda: zoo.load(path, cls=Tiny))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.one_of(st.binary(max_size=200), st.binary(max_size=80).map(lambda b: b'{"a":' + b)))
 def test_any_bytes(tmp_path_factory, junk):
     path = tmp_path_factory.mktemp("junk") / "j.safetensors"
