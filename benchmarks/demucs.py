@@ -61,6 +61,7 @@ def main() -> None:
     for version in PEERS:
         size = {"version": version, "hidden": 8 if args.quick else WIDTHS[version]}
         size["hidden"] = max(size["hidden"], 16 if version in ("v3", "hybrid") else 8)
+        size |= {"audio": (1.0, 2, 44100)} if args.quick else {}
         if version != "v1":  # as version 2, but 2.6 GB of weights
             names = ("ours", "demucs", "torchaudio")
             errors |= {

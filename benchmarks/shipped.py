@@ -7,19 +7,15 @@ figures on the readers and the song that were kept apart from training stand on 
 `sepbook evaluate --as-card` repeats them where the data is.
 """
 
-import json
 import time
-from datetime import date
-from pathlib import Path
 
 import torch
+from bench import ROOT, figure, save
 
 from sepbook.metrics import evaluate
 from sepbook.mixtures import Mixture, MixtureDataset, example_corpus, example_song
 from sepbook.zoo import available, load, read_card
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "results" / "shipped.json"
 SIZE, SECONDS, SEED = 100, 4.0, 0
 
 
@@ -71,7 +67,7 @@ def headline(r: dict) -> list[dict]:
     if "drums" in r["sources"]:
         stems = r["sources"].split(", ")
         told += [(f"the same: SDR gain of the {s}", scores[f"{s}_sdri"], "above 0") for s in stems]
-    return [{"what": w, "value": round(v, 2), "unit": "dB", "bar": bar} for w, v, bar in told]
+    return [figure(what, round(value, 2), "dB", bar) for what, value, bar in told]
 
 
 def main() -> None:
@@ -79,16 +75,14 @@ def main() -> None:
     rows = [row(name) for name in available().index]
     for line in rows:
         print(*line.values(), sep="\t")
-    report = {
-        "title": "The models that ship: SI-SDR gain on sounds unseen in training",
-        "headline": [told for r in rows for told in headline(r)],
-        "command": "python benchmarks/shipped.py",
-        "date": date.today().isoformat(),
-        "device": "2 CPU cores",
-        "mixtures": f"voices: {SIZE} of {SECONDS:g} s, seed {SEED}, levels within 5 dB",
-        "rows": rows,
-    }
-    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    save(
+        "The models that ship: SI-SDR gain on sounds unseen in training",
+        [told for r in rows for told in headline(r)],
+        "python benchmarks/shipped.py",
+        "2 CPU cores",
+        mixtures=f"voices: {SIZE} of {SECONDS:g} s, seed {SEED}, levels within 5 dB",
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

@@ -10,16 +10,15 @@ One thread, as there. `--folder` keeps checkpoints: the same command goes on aft
 """
 
 import argparse
-import json
 import os
 import platform
-from datetime import date
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 
 import torch  # noqa: E402
+from bench import figure, save  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torchaudio.models import ConvTasNet  # noqa: E402
 
@@ -30,8 +29,6 @@ from sepbook.models.tasnet import OBJECTIVES  # noqa: E402
 from sepbook.pit import pit_loss  # noqa: E402
 from sepbook.zoo import load, read_card  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULT = ROOT / "results" / "train_control.json"
 OURS = "conv-tasnet-2voices"
 
 
@@ -131,31 +128,26 @@ def main() -> None:
     if args.quick:
         return
     row = table[table.source == "all"].iloc[0]
-    report = {
-        "title": "Conv-TasNet: ours against torchaudio's class of the same size, trained alike",
-        "headline": [
-            {
-                "what": "conv-tasnet-2voices, mean SI-SDR gain on readers kept apart",
-                "value": round(card["scores"]["si_sdri"], 2),
-                "unit": "dB",
-                "bar": "not below the control",
-            },
-            {
-                "what": "The control, torchaudio's ConvTasNet after the same last minutes",
-                "value": round(float(row["mean"]), 2),
-                "unit": "dB",
-                "bar": "",
-            },
+    shipped, control = card["scores"]["si_sdri"], float(row["mean"])
+    save(
+        "Conv-TasNet: ours against torchaudio's class of the same size, trained alike",
+        [
+            figure(
+                f"{OURS}, mean SI-SDR gain on readers kept apart",
+                *(round(shipped, 2), "dB", "not below the control"),
+            ),
+            figure(
+                "The control, torchaudio's ConvTasNet after the same last minutes",
+                *(round(control, 2), "dB"),
+            ),
         ],
-        "command": "python benchmarks/train_control.py SPEECH START",
-        "date": date.today().isoformat(),
-        "device": "1 CPU core",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "parameters": {OURS: ours.n_params, "torchaudio": theirs.n_params},
-        "minutes": round(stage(card)["minutes"], 1),
-        "steps": {OURS: card["steps"], "torchaudio": done},
-    }
-    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        "python benchmarks/train_control.py SPEECH START",
+        "1 CPU core",
+        versions={"python": platform.python_version(), "torch": torch.__version__},
+        parameters={OURS: ours.n_params, "torchaudio": theirs.n_params},
+        minutes=round(stage(card)["minutes"], 1),
+        steps={OURS: card["steps"], "torchaudio": done},
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """U-Net or Wave-U-Net? The questions of Cohen-Hadria et al. (2019), asked at a very small scale.
 
-    python benchmarks/wave_unet_study.py             writes results/wave_unet_study.json, 3 minutes
-    python benchmarks/wave_unet_study.py --resume    goes on where it was stopped
-    python benchmarks/wave_unet_study.py --quick     a few steps, writes nothing
+    python benchmarks/wave_unet_study.py            writes results/wave_unet_study.json, 3 minutes
+    python benchmarks/wave_unet_study.py --quick    a few steps, writes nothing
 
 The drums of the packaged song against everything else, mono, 8,192 Hz. All learn from its first
 three seconds, with the same number of items of half a second, and are measured on the next three:
@@ -10,15 +9,10 @@ SI-SDR improvement. The mean over two seeds, and the smallest and the largest.
 """
 
 import argparse
-import json
-import os
 import time
-from datetime import date
-from pathlib import Path
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from bench import figure, save
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -28,7 +22,6 @@ from sepbook.mixtures import example_song
 from sepbook.models.unet import UNet
 from sepbook.models.wave_unet import WaveUNet
 
-PATH = Path(__file__).resolve().parents[1] / "results" / "wave_unet_study.json"
 RATE, STEPS, SEEDS = 8192, 150, (0, 1)
 NAMES = ("drums", "accompaniment")
 WAVE = {"sources": NAMES, "channels": 1, "sample_rate": RATE, "levels": 5, "filters": 8}
@@ -100,49 +93,30 @@ def run(name: str, seed: int, steps: int, early: Tensor, late: Tensor) -> dict:
     return row
 
 
-def write(rows: list[dict]) -> None:
-    """The results so far."""
-    means = {}
-    for name in VARIANTS:
-        found = [row["late"] for row in rows if row["variant"] == name]
-        if found:
-            means[name] = round(sum(found) / len(found), 2)
-    headline = [
-        {"what": f"{name}, SI-SDR gain", "value": value, "unit": "dB", "bar": ""}
-        for name, value in means.items()
-    ]
-    told = {
-        "title": "U-Net or Wave-U-Net: drums of one song, three seconds to learn from",
-        "headline": headline,
-        "command": "python benchmarks/wave_unet_study.py",
-        "date": date.today().isoformat(),
-        "device": "1 CPU core",
-        "data": "Falcon 69, mono, 8,192 Hz: first three seconds to learn from, next three measured",
-        "steps": STEPS,
-        "statistic": f"mean over seeds {sorted({row['seed'] for row in rows})}",
-        "rows": rows,
-    }
-    PATH.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     song = example_song(RATE, mono=True)
     drums = song.src[song.sources.index("drums")]
-    early, late = torch.stack([drums, song.mix - drums]).chunk(2, -1)
-    rows = json.loads(PATH.read_text())["rows"] if args.resume and PATH.exists() else []
-    done = {(row["variant"], row["seed"]) for row in rows}
-    for seed in SEEDS[:1] if args.quick else SEEDS:
-        for name in VARIANTS:
-            if (name, seed) not in done:
-                rows.append(run(name, seed, 3 if args.quick else STEPS, early, late))
-                if not args.quick:
-                    write(rows)
+    halves = torch.stack([drums, song.mix - drums]).chunk(2, -1)
+    seeds, steps = (SEEDS[:1], 3) if args.quick else (SEEDS, STEPS)
+    rows = [run(name, seed, steps, *halves) for seed in seeds for name in VARIANTS]
+    if args.quick:
+        return
+    late = {name: [row["late"] for row in rows if row["variant"] == name] for name in VARIANTS}
+    save(
+        "U-Net or Wave-U-Net: drums of one song, three seconds to learn from",
+        [figure(f"{k}, SI-SDR gain", round(sum(v) / len(v), 2), "dB") for k, v in late.items()],
+        "python benchmarks/wave_unet_study.py",
+        "1 CPU core",
+        data="Falcon 69, mono, 8,192 Hz: first three seconds to learn from, next three measured",
+        steps=STEPS,
+        statistic=f"mean over seeds {SEEDS}",
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

@@ -94,6 +94,12 @@ def step(network: nn.Module, mix: Tensor, adam: torch.optim.Optimizer) -> None:
     adam.step()
 
 
+def peak_gb() -> float:
+    """The most memory that this process has held; getrusage would count its parent's, too."""
+    status = Path("/proc/self/status").read_text()
+    return round(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9, 2)
+
+
 def _child(build: Callable, which: str, size: str, task: str, seconds: str) -> None:
     """Do a task, and print what it took."""
     torch.manual_seed(0)
@@ -109,9 +115,7 @@ def _child(build: Callable, which: str, size: str, task: str, seconds: str) -> N
         started = time.perf_counter()
         runs[task]()
         spent = time.perf_counter() - started
-    status = Path("/proc/self/status").read_text()  # getrusage would count the parent's memory
-    gigabytes = int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
-    print(json.dumps({"seconds": round(spent, 3), "peak_gb": round(gigabytes, 2)}))
+    print(json.dumps({"seconds": round(spent, 3), "peak_gb": peak_gb()}))
 
 
 def alone(which: str, size: dict, task: str, seconds: float | None = None) -> dict[str, float]:
@@ -194,19 +198,22 @@ def ratios(system: str, rows: list[dict]) -> list[dict]:
     return found
 
 
-def report(args: argparse.Namespace, title: str, headline: list[dict], **more) -> None:
-    """Write results/NAME.json, unless the run was a quick one."""
+def save(title: str, headline: list[dict], command: str, device: str, **more) -> None:
+    """Write results/NAME.json, as the home page reads it; NAME is the script's."""
+    told = {"title": title, "headline": headline, "command": command}
+    told |= {"date": date.today().isoformat(), "device": device}
     path = ROOT / "results" / f"{Path(sys.argv[0]).stem}.json"
+    path.write_text(json.dumps(told | more, indent=1) + "\n", encoding="utf-8")
+
+
+def report(args: argparse.Namespace, title: str, headline: list[dict], **more) -> None:
+    """Write what a benchmark of networks found, unless the run was a quick one."""
+    command = " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     told = {
-        "title": title,
-        "headline": headline,
-        "command": " ".join([f"python benchmarks/{path.stem}.py", *sys.argv[1:]]),
-        "date": date.today().isoformat(),
-        "device": f"{THREADS} CPU cores",
         "data": f"random numbers, batch 1, {tuple(noise().shape[1:])} samples; weights equal, "
         "outputs compared",
         "repeats": args.repeats,
         "statistic": "minimum over repeats (half as many for training), networks alternating",
     }
     if not args.quick:
-        path.write_text(json.dumps(told | more, indent=1) + "\n", encoding="utf-8")
+        save(title, headline, command, f"{THREADS} CPU cores", **told | more)

@@ -263,8 +263,7 @@ def _blocks(network, hidden, taps, blocks, repeats, norm, last_residual) -> nn.M
 class ConvTasNet(_Masker):
     """Masks on a learned spectrogram. Defaults are the paper's best network.
 
-    Raises: ValueError for settings that don't go together.
-    Source: Luo and Mesgarani, IEEE/ACM TASLP 27(8), 2019.
+    Raises: ValueError for bad settings. Source: Luo and Mesgarani, IEEE/ACM TASLP 27(8), 2019.
     """
 
     def __init__(
