@@ -65,8 +65,9 @@ def headline(r: dict) -> list[dict]:
     name, scores = r["model"], read_card(r["model"])["scores"]
     told = [(f"{name}: SI-SDR gain on sounds kept apart", r["kept apart: SI-SDR gain"], "")]
     if "drums" in r["sources"]:
-        stems = r["sources"].split(", ")
-        told += [(f"the same: SDR gain of the {s}", scores[f"{s}_sdri"], "above 0") for s in stems]
+        for stem in r["sources"].split(", "):
+            gain, ci = scores[f"{stem}_sdri"], scores[f"{stem}_sdri_ci"]
+            told.append((f"the same: SDR gain of the {stem} (± {ci:.1f} dB)", gain, "above 0"))
     return [figure(what, round(value, 2), "dB", bar) for what, value, bar in told]
 
 

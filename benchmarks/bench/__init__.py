@@ -7,6 +7,7 @@ measured in a process of its own: the benchmark calls itself with `--child`. Wha
 """
 
 import argparse
+import ctypes
 import json
 import os
 import subprocess
@@ -14,11 +15,12 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-THREADS = 2
+THREADS, LEAST = 2, 15.0
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, str(THREADS))
 
@@ -126,17 +128,31 @@ def alone(which: str, size: dict, task: str, seconds: float | None = None) -> di
     return json.loads(out.splitlines()[-1])
 
 
+def keep_memory() -> None:
+    """What is freed stays with the process (Linux): no run depends on how soon it gets pages."""
+    with suppress(AttributeError):
+        settings = {-1: 2**31 - 1, -4: 0}  # M_TRIM_THRESHOLD, M_MMAP_MAX
+        for name, value in settings.items():
+            ctypes.CDLL(None).mallopt(name, value)
+
+
 def fastest(run: Callable, networks: dict, repeats: int) -> dict[str, dict[str, float]]:
-    """The fastest of several alternating runs of each network, by the clock and in CPU time."""
+    """The fastest of several alternating runs of each network, by the clock and in CPU time.
+
+    Runs that are soon over are repeated for LEAST seconds, unless there is but one repeat.
+    """
+    keep_memory()
     best = {name: {"seconds": 1e9, "cpu_seconds": 1e9} for name in networks}
     for network in networks.values():
         run(network)
-    for _ in range(repeats):
+    started, done = time.perf_counter(), 0
+    while done < repeats or (repeats > 1 and time.perf_counter() - started < LEAST):
         for name, network in networks.items():
             clock, cpu = time.perf_counter(), time.process_time()
             run(network)
             taken = time.perf_counter() - clock, time.process_time() - cpu
             best[name] = {k: min(v, best[name][k]) for k, v in zip(best[name], taken)}
+        done += 1
     return best
 
 
@@ -213,7 +229,8 @@ def report(args: argparse.Namespace, title: str, headline: list[dict], **more) -
         "data": f"random numbers, batch 1, {tuple(noise().shape[1:])} samples; weights equal, "
         "outputs compared",
         "repeats": args.repeats,
-        "statistic": "minimum over repeats (half as many for training), networks alternating",
+        "statistic": "minimum over repeats (half as many for training, but more of short runs: for "
+        f"{LEAST:g} s), networks alternating",
     }
     if not args.quick:
         save(title, headline, command, f"{THREADS} CPU cores", **told | more)

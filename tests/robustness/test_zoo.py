@@ -470,7 +470,15 @@ def test_what_ships(name):
 
 def test_defaults_ship():
     assert set(zoo._defaults()) == {"speech", "music"}
-    assert {n for n in zoo._defaults().values() if n} <= set(zoo._shipped())
+    assert set(zoo._defaults().values()) <= set(zoo._shipped())
+    assert zoo.load("music").sources == ("vocals", "drums", "other")
+
+
+def test_the_music_model_gains():
+    """On the song kept apart every stem is above the mixture, by more than its interval."""
+    scores = zoo.read_card("music")["scores"]
+    for stem in ("vocals", "drums", "other"):
+        assert scores[f"{stem}_sdri"] > scores[f"{stem}_sdri_ci"]
 
 
 # Peers
