@@ -5,7 +5,7 @@
 
 The paper's size, 4 s at 8 kHz, batch 1, two threads. Ours gets each peer's random weights, and its
 outputs are compared. A training step is forward, mean absolute value, backward and Adam. Runs
-alternate, and the fastest of each counts. Peak memory is that of a process of its own per network.
+alternate; ratios are medians over pairs. Peak memory is that of a process of its own per network.
 Then live streams, on one thread, and long recordings through `separate`. Asteroid comes from
 .peers (`make parity`); without it, torchaudio alone is compared.
 """
@@ -72,7 +72,7 @@ def live(size: dict, milliseconds: float, length: float) -> dict:
 
 
 def main() -> None:
-    args = start(__doc__, build, repeats=7)
+    args = start(__doc__, build)
     size, repeats = (QUICK, 1) if args.quick else (PAPER, args.repeats)
     errors = {}
     for peer, ours in (("torchaudio", "ours"), ("asteroid", "ours as asteroid")):

@@ -6,7 +6,7 @@
 The published network with frames of 16 samples (chunks of 100, 128 channels) and the paper's with
 frames of 2 (chunks of 250, 64 channels), 4 s at 8 kHz, batch 1, two threads. Ours gets asteroid's
 random weights, and its outputs are compared. A training step is forward, mean absolute value,
-backward and Adam. Runs alternate, and the fastest of each counts. Peak memory is that of a process
+backward and Adam. Runs alternate; ratios are medians over pairs. Peak memory is that of a process
 of its own per network. Then one long LSTM against a dual-path block of as many weights, and up to
 ten minutes of sound, whole and through `separate`. Asteroid comes from .peers (`make parity`).
 """
@@ -53,13 +53,13 @@ def square(lengths: tuple[int, ...], repeats: int) -> list[dict]:
         for frames in lengths:
             x = torch.randn(1, frames, 128)
             taken = fastest(lambda run: run(x), {"long": flat, "dual": dual}, repeats)  # noqa: B023
-            found = {f"{name}_seconds": round(t["seconds"], 4) for name, t in taken.items()}
+            found = {f"{name}_seconds": round(t, 4) for name, t in taken.items()}
             rows.append({"frames": frames} | found)
     return rows
 
 
 def main() -> None:
-    args = start(__doc__, build, repeats=5)
+    args = start(__doc__, build)
     sizes, repeats = (QUICK, 1) if args.quick else (SIZES, args.repeats)
     rows, errors, headline = [], {}, []
     for title, size in sizes.items():

@@ -5,7 +5,7 @@
 
 The paper's size, 4 s at 8 kHz, batch 1, two threads, no dropout, as the recipe has it. Ours gets
 the peer's random weights, and the outputs are compared. A training step is forward, mean absolute
-value, backward and Adam. Runs alternate, and the fastest of each counts. Peak memory is that of a
+value, backward and Adam. Runs alternate; ratios are medians over pairs. Peak memory is that of a
 process of its own. Then the growth with length, in one piece, and ten minutes through `separate`.
 speechbrain comes from .peers (`make parity`); without it, ours alone is measured.
 """
@@ -87,7 +87,7 @@ def two_paths(size: dict, chunks: tuple[int, ...]) -> list[dict]:
 
 
 def main() -> None:
-    args = start(__doc__, build, repeats=5, minutes=10.0)
+    args = start(__doc__, build, minutes=10.0)
     size, repeats = (QUICK, 1) if args.quick else (PAPER, args.repeats)
     errors = {}
     if (theirs := build("speechbrain", size)) is not None:

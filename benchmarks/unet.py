@@ -7,7 +7,7 @@ No toolkit in PyTorch has these networks. "Plain" is what one writes first: the 
 graph layer by layer as the paper, or Spleeter's code, has it, with F.pad and slices for the
 borders, and each transposed convolution as one. Six seconds at 44.1 kHz in stereo, batch 1, two
 threads, all stems; for the U-Net the same six seconds at its own 8,192 Hz in mono. A training step
-is forward, mean absolute value, backward and Adam. Runs alternate, and the fastest of each counts.
+is forward, mean absolute value, backward and Adam. Runs alternate; ratios are medians over pairs.
 Peak memory, and three minutes of music through `separate`, in a process of their own.
 """
 
@@ -60,7 +60,7 @@ def build(which: str, size: dict) -> nn.Module:
 
 
 def main() -> None:
-    args = start(__doc__, build, 7)
+    args = start(__doc__, build)
     widths, repeats = ([4, 8, 8, 8, 8, 8], 1) if args.quick else (WIDTHS, args.repeats)
     minutes, rows, long, headline, errors = 0.1 if args.quick else 3.0, [], [], [], {}
     for name, audio in AUDIO.items():

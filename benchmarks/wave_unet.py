@@ -7,7 +7,7 @@
 plain one below is its text as one writes it down: convolve, rectify, drop every second sample;
 interpolate, join the skip, convolve. It gets our weights, and the outputs are compared. M4 has
 context; "zeros" is M4 without it, as M1 and M2 are. A training step is forward, mean absolute
-output, backward and Adam. Runs alternate, and the fastest of each counts. Then three minutes of
+output, backward and Adam. Runs alternate; ratios are medians over pairs. Then three minutes of
 music through `separate`, M4 and M6. Memory is that of a process of its own.
 """
 
@@ -77,7 +77,7 @@ def build(which: str, size: dict) -> nn.Module:
 
 
 def main() -> None:
-    args = start(__doc__, build, 7, Audio(seconds=6.0, channels=2, rate=44100))
+    args = start(__doc__, build, audio=Audio(seconds=6.0, channels=2, rate=44100))
     small, repeats = (QUICK, 1) if args.quick else ({}, args.repeats)
     rows, headline, error = [], [], 0.0
     for name in ("M4", "zeros"):

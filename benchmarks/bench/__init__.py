@@ -1,15 +1,19 @@
 """What the benchmarks of networks share: equal weights, runs side by side, processes, reports.
 
 A benchmark gives `build(which, size)`: the network "ours" or a peer's, None where that is missing.
-Runs alternate, and the fastest of each network counts. Peak memory, and whatever is long, is
-measured in a process of its own: the benchmark calls itself with `--child`. What is measured on is
-4 s of mono at 8 kHz, unless the benchmark gives another `Audio` to `start`.
+Runs alternate; a ratio is the median over pairs of neighbouring runs, a time that of the fastest
+run. Both are over several processes that build the networks in another order each, because where
+weights happen to lie in memory, and what else a machine does, makes 5 to 10 % of a small LSTM.
+Peak memory, and whatever is long, is measured in a process of its own. Processes are the benchmark
+itself, called with `--child`. What is measured on is 4 s of mono at 8 kHz, unless the benchmark
+gives another `Audio` to `start`.
 """
 
 import argparse
 import ctypes
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -20,7 +24,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-THREADS, LEAST = 2, 15.0
+THREADS = 2
+LEAST = [8.0]  # seconds that runs are repeated for in each process; `--least` sets it
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, str(THREADS))
 
@@ -48,17 +53,19 @@ AUDIO = [Audio()]  # the one in use
 
 
 def start(
-    doc: str, build: Callable, repeats: int, audio: Audio = Audio(), **more
+    doc: str, build: Callable, repeats: int = 4, audio: Audio = Audio(), **more
 ) -> argparse.Namespace:
     """Read the command line; a child does its task here and ends."""
     AUDIO[0] = audio
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--repeats", type=int, default=repeats, help="processes of a comparison")
+    parser.add_argument("--least", type=float, default=LEAST[0], help="seconds of runs in each")
     for name, default in more.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    LEAST[0] = args.least
     warnings.simplefilter("ignore")
     torch.set_num_threads(THREADS)
     if args.child:
@@ -102,11 +109,14 @@ def peak_gb() -> float:
     return round(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9, 2)
 
 
-def _child(build: Callable, which: str, size: str, task: str, seconds: str) -> None:
+def _child(build: Callable, which: str, size: str, task: str, amount: str) -> None:
     """Do a task, and print what it took."""
     torch.manual_seed(0)
+    if task == "compare":
+        print(json.dumps(_compare(build, json.loads(size), which.split(","), float(amount))))
+        return
     network = build(which, use(json.loads(size)))
-    mix = noise(float(seconds))
+    mix = noise(float(amount))
     adam = torch.optim.Adam(network.parameters(), lr=1e-4)
     runs = {
         "forward": lambda: forward(network, mix),
@@ -120,12 +130,16 @@ def _child(build: Callable, which: str, size: str, task: str, seconds: str) -> N
     print(json.dumps({"seconds": round(spent, 3), "peak_gb": peak_gb()}))
 
 
-def alone(which: str, size: dict, task: str, seconds: float | None = None) -> dict[str, float]:
-    """Seconds and peak memory (GB) of "forward", "train" or "separate", in its own process."""
-    seconds = AUDIO[0].seconds if seconds is None else seconds
-    command = [sys.executable, sys.argv[0], "--child", which, json.dumps(size), task, str(seconds)]
+def _call(which: str, size: dict, task: str, amount: float) -> dict:
+    """What `_child` prints in a process of its own."""
+    command = [sys.executable, sys.argv[0], "--child", which, json.dumps(size), task, str(amount)]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return json.loads(out.splitlines()[-1])
+
+
+def alone(which: str, size: dict, task: str, seconds: float | None = None) -> dict[str, float]:
+    """Seconds and peak memory (GB) of "forward", "train" or "separate", in its own process."""
+    return _call(which, size, task, AUDIO[0].seconds if seconds is None else seconds)
 
 
 def keep_memory() -> None:
@@ -136,24 +150,29 @@ def keep_memory() -> None:
             ctypes.CDLL(None).mallopt(name, value)
 
 
-def fastest(run: Callable, networks: dict, repeats: int) -> dict[str, dict[str, float]]:
-    """The fastest of several alternating runs of each network, by the clock and in CPU time.
+def alternate(run: Callable, networks: dict, repeats: int, least: float) -> dict[str, list]:
+    """(seconds by the clock, CPU seconds) of all runs of each network, which take turns.
 
-    Runs that are soon over are repeated for LEAST seconds, unless there is but one repeat.
+    There are so many repeats, or, where that is sooner over, what `least` seconds hold.
     """
     keep_memory()
-    best = {name: {"seconds": 1e9, "cpu_seconds": 1e9} for name in networks}
+    runs = {name: [] for name in networks}
     for network in networks.values():
         run(network)
     started, done = time.perf_counter(), 0
-    while done < repeats or (repeats > 1 and time.perf_counter() - started < LEAST):
+    while done < repeats or time.perf_counter() - started < least:
         for name, network in networks.items():
             clock, cpu = time.perf_counter(), time.process_time()
             run(network)
-            taken = time.perf_counter() - clock, time.process_time() - cpu
-            best[name] = {k: min(v, best[name][k]) for k, v in zip(best[name], taken)}
+            runs[name].append((time.perf_counter() - clock, time.process_time() - cpu))
         done += 1
-    return best
+    return runs
+
+
+def fastest(run: Callable, networks: dict, repeats: int) -> dict[str, float]:
+    """Seconds of the fastest of several alternating runs of each network."""
+    runs = alternate(run, networks, repeats, LEAST[0] * (repeats > 1))
+    return {name: min(clock for clock, _ in all_runs) for name, all_runs in runs.items()}
 
 
 def same_weights(ours: nn.Module, theirs: nn.Module, peer: str) -> None:
@@ -170,27 +189,56 @@ def difference(ours: nn.Module, theirs: nn.Module, peer: str) -> float:
     return float((got.reshape(want.shape) - want).abs().max() / want.abs().max())
 
 
-def compare(build: Callable, size: dict, names: tuple[str, ...], repeats: int, **first) -> list:
-    """A row for each network that is there: forward pass and training step, time and memory."""
+def _compare(build: Callable, size: dict, names: list[str], least: float) -> dict[str, dict]:
+    """All runs of forward pass and training step, of each network that is there."""
     how, networks = use(size), {}
     for name in names:
         torch.manual_seed(0)
         if (network := build(name, how)) is not None:
             networks[name] = network
     mix = noise()
-    for name, theirs in list(networks.items())[1:2]:
-        same_weights(networks["ours"], theirs, name)
+    for name in [name for name in networks if name in networks["ours"].peers][:1]:
+        same_weights(networks["ours"], networks[name], name)
     adams = {net: torch.optim.Adam(net.parameters(), lr=1e-4) for net in networks.values()}
     train = lambda net: step(net, mix, adams[net])
-    times = {
-        "forward": fastest(lambda net: forward(net, mix), networks, repeats),
-        "train": fastest(train, networks, max(1, repeats // 2)),
+    runs = {
+        "forward": alternate(lambda net: forward(net, mix), networks, 1, least),
+        "train": alternate(train, networks, 1, least),
     }
+    count = {name: sum(p.numel() for p in net.parameters()) for name, net in networks.items()}
+    return {"parameters": count} | runs
+
+
+def _row(name: str, found: list[dict]) -> dict[str, float]:
+    """What `compare` tells of a network: times, and ours over its own."""
+    row = {"network": name, "parameters": found[0]["parameters"][name]}
+    for task in ("forward", "train"):
+        runs = [run for one in found for run in one[task][name]]
+        for k, what in enumerate(("seconds", "cpu_seconds")):
+            row[f"{task}_{what}"] = round(min(run[k] for run in runs), 4)
+        ours = [clock for one in found for clock, _ in one[task]["ours"]]
+        if name != "ours":
+            pairs = sorted(a / b for a, (b, _) in zip(ours, runs, strict=True))
+            middle = [pairs[len(pairs) * k // 4] for k in (1, 3)]
+            row |= {f"{task}_ratio": round(statistics.median(pairs), 2)}
+            row |= {f"{task}_pairs": len(pairs), f"{task}_quartiles": [round(r, 3) for r in middle]}
+    return row
+
+
+def compare(build: Callable, size: dict, names: tuple[str, ...], repeats: int, **first) -> list:
+    """A row for each network that is there: forward pass and training step, time and memory.
+
+    Each repeat is a process of its own; a single one is done in this process, once over.
+    """
+    if repeats == 1:
+        found = [_compare(build, size, list(names), 0.0)]
+    else:
+        turns = [names[k % len(names) :] + names[: k % len(names)] for k in range(repeats)]
+        found = [_call(",".join(turn), size, "compare", LEAST[0]) for turn in turns]
     rows = []
-    for name, network in networks.items():
-        row = first | {"network": name, "parameters": sum(p.numel() for p in network.parameters())}
-        for task in times:
-            row |= {f"{task}_{key}": round(value, 4) for key, value in times[task][name].items()}
+    for name in (name for name in names if name in found[0]["parameters"]):
+        row = first | _row(name, found)
+        for task in ("forward", "train"):
             row[f"{task}_peak_gb"] = alone(name, size, task)["peak_gb"]
         rows.append(row)
         print(row, flush=True)
@@ -204,13 +252,11 @@ def figure(what: str, value: float, unit: str = "", bar: str = "") -> dict:
 
 def ratios(system: str, rows: list[dict]) -> list[dict]:
     """Our time over the fastest peer's, for forward pass and training step."""
-    ours, *peers = rows
     found = []
-    for task, what in (("forward", "forward pass"), ("train", "training step")) if peers else ():
-        best = min(peers, key=lambda row: row[f"{task}_seconds"])
-        ratio = ours[f"{task}_seconds"] / best[f"{task}_seconds"]
+    for task, what in (("forward", "forward pass"), ("train", "training step")) if rows[1:] else ():
+        best = min(rows[1:], key=lambda row: row[f"{task}_seconds"])
         what = f"{system}, {what}: our time over {best['network']}'s"
-        found.append(figure(what, round(ratio, 3), "x", "at most 1"))
+        found.append(figure(what, best[f"{task}_ratio"], "x", "at most 1"))
     return found
 
 
@@ -229,8 +275,8 @@ def report(args: argparse.Namespace, title: str, headline: list[dict], **more) -
         "data": f"random numbers, batch 1, {tuple(noise().shape[1:])} samples; weights equal, "
         "outputs compared",
         "repeats": args.repeats,
-        "statistic": "minimum over repeats (half as many for training, but more of short runs: for "
-        f"{LEAST:g} s), networks alternating",
+        "statistic": f"{args.repeats} processes, in each one run and {args.least:g} s at least; "
+        "times are the minimum of all runs, ratios the median over pairs of neighbours",
     }
     if not args.quick:
         save(title, headline, command, f"{THREADS} CPU cores", **told | more)

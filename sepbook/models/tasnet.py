@@ -124,6 +124,14 @@ class LayerNorm(nn.Module):
         gain = scale * self.weight
         return torch.addcmul(self.bias - mean * gain, x, gain).to(self.weight)
 
+# %% ../../nbs/4_waveform/42_tasnet.ipynb #270c3066
+def _read(layer: nn.LSTM, x: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
+    """Outputs (batch, frame, hidden) and the last state."""
+    if state is None or x.shape[1] > 1 or layer.bidirectional:
+        return layer(x, state)
+    h, c = torch.lstm_cell(x[:, 0], [part[0] for part in state], *layer.all_weights[0])
+    return h[:, None], (h[None], c[None])
+
 # %% ../../nbs/4_waveform/42_tasnet.ipynb #8b62980e
 class Recurrent(nn.Module):
     """LSTM layers; from the second on, each may be added to its input."""
@@ -146,7 +154,7 @@ class Recurrent(nn.Module):
     def forward(self, x: Tensor, past: dict | None = None) -> Tensor:
         """From x (batch, frame, filter) to (batch, frame, width); `past` holds the states."""
         for k, layer in enumerate(self.layers):
-            y, state = layer(x, past.get(k) if past else None)
+            y, state = _read(layer, x, past.get(k) if past else None)
             if past is not None:
                 past[k] = state
             x = x + y if self.skip and k else y
