@@ -62,7 +62,7 @@ fi
 [ -x .venv/bin/python ] || { echo "Making .venv with $python ($version)"; "$python" -m venv .venv; }
 
 echo "Installing the course's environment from requirements.lock (the first time: several minutes, about 6 GB on Linux)"
-# pip would compile all 17,000 files that it installs; Python compiles those that the course imports, when it does.
+# pip would compile all 17,000 files that it installs; Python compiles those that are imported, when they are.
 .venv/bin/python -m pip install -q --no-compile --disable-pip-version-check -r requirements.lock
 .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 .venv/bin/python -m ipykernel install --sys-prefix --name sepbook --display-name "sepbook" >/dev/null 2>&1

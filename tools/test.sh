@@ -5,6 +5,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+unset PYTHONDONTWRITEBYTECODE  # what is imported is compiled once, not in each process
 cores=$(getconf _NPROCESSORS_ONLN)
 workers=$((cores < 4 ? cores : 4))
 started=$SECONDS
