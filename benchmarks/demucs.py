@@ -6,7 +6,8 @@
 The published sizes, 6 s at 44.1 kHz in stereo, batch 1, two threads. Ours gets the peer's random
 weights, and outputs are compared. A training step is forward, mean absolute value, backward and
 Adam. Runs alternate; ratios are medians over pairs. Then three minutes of music through
-`separate`, each network in a process of its own. demucs comes from .peers (`make parity`).
+`separate`, each network in a process of its own; version 1 also with weights in bfloat16. demucs
+comes from .peers (`make parity`).
 """
 
 import sys
@@ -30,6 +31,7 @@ PEERS = {
 WIDTHS = {  # of the first layer; version 1 was published in two
     "v1": 100,
     "v1, 64 channels": 64,
+    "v1, bfloat16": 100,
     "v2": 64,
     "v3": 64,
     "hybrid": 48,
@@ -39,6 +41,14 @@ WIDTHS = {  # of the first layer; version 1 was published in two
 
 def build(which: str, size: dict) -> torch.nn.Module | None:
     """One of the networks, with random weights of its own; None if its toolkit lacks it."""
+    if size["version"].endswith(", bfloat16"):  # so that it never is larger than that
+        torch.set_default_dtype(torch.bfloat16)
+    network = _build(which, size)
+    torch.set_default_dtype(torch.float32)
+    return network
+
+
+def _build(which: str, size: dict) -> torch.nn.Module | None:
     version, hidden = size["version"].split(",")[0], size["hidden"]
     bottom = 512 if hidden == 48 else 32
     if which == "ours":

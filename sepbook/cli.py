@@ -135,10 +135,11 @@ def _option(help: str, metavar: str | None = None, *names: str):
 # %% ../nbs/6_practice/83_cli.ipynb #1fd8c411
 @dataclass(frozen=True)
 class Segments:
-    """How a long recording is cut up."""
+    """How a long recording is cut up and computed."""
 
     segment: Annotated[float | None, _option("Seconds at once; else the model's.", "S")] = None
     overlap: Annotated[float, _option("Part of a segment shared with the next.", "F")] = 0.25
+    precision: Annotated[str, _option("no, or bf16: faster, less exact.", "NAME")] = "no"
 
 # %% ../nbs/6_practice/83_cli.ipynb #7d1ef814
 @dataclass(frozen=True)

@@ -263,10 +263,12 @@ def recurrent(
     rnn: nn.Module,  # an LSTM, a GRU
     x: Tensor,  # as that takes it
 ) -> Tensor:  # its outputs, without its last state
-    """Run a recurrent layer in a precision that it knows: outside a CPU's autocast."""
-    half = x.is_cuda and torch.is_autocast_enabled("cuda")
-    with torch.autocast(x.device.type, enabled=half):
-        return rnn(x if half else x.to(rnn.weight_hh_l0))[0]
+    """Run a recurrent layer in a precision that it knows: in training outside a CPU's autocast."""
+    kind, dtype = x.device.type, torch.get_autocast_dtype(x.device.type)
+    free = isinstance(rnn, nn.LSTM) and dtype == torch.bfloat16 and not torch.is_grad_enabled()
+    half = torch.is_autocast_enabled(kind) and (x.is_cuda or free)
+    with torch.autocast(kind, dtype, enabled=half):
+        return rnn(x if half and x.is_cuda else x.to(rnn.weight_hh_l0))[0]
 
 # %% ../nbs/3_masking/20_learner.ipynb #76a497d8
 SCHEDULES = ("constant", "cosine", "plateau", "halving")
@@ -1067,7 +1069,7 @@ def _card(learner: "Learner") -> dict:
         **_about(learner.model),
         "steps": where.step,
         "epochs": round(where.step / len(learner.batches), 3),
-        "seconds_trained": round(where.seconds, 1),
+        "seconds_trained": round(where.seconds, 3),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "processes": learner.accelerator.num_processes,
         "scores": {"loss": _latest(rows, "loss"), "valid": where.best},

@@ -232,20 +232,37 @@ def _layout(separator, channels: int) -> str:
     given = f"mix has {channels} channels, but the separator takes {takes}"
     raise ValueError(f"{given}; give it {takes}, or one with mix.mean(0, keepdim=True)")
 
+# %% ../nbs/6_practice/80_separate.ipynb #b1927cb1
+def _half(separator, precision: str) -> bool:
+    """Whether to compute in bfloat16. Raises: ValueError where that means nothing."""
+    if precision not in ("no", "bf16"):
+        raise ValueError(f"precision is {precision!r}, but must be 'no' or 'bf16'")
+    if precision == "bf16" and not isinstance(separator, nn.Module):
+        raise ValueError("precision is 'bf16', but this separator is no network; use 'no'")
+    return precision == "bf16"
+
+
+def _compute(network: nn.Module, mix: Tensor, half: bool) -> Tensor:
+    """Run a network, its matrix products and convolutions in bfloat16 if wanted."""
+    with torch.autocast(mix.device.type, torch.bfloat16, enabled=half):
+        return network(mix)
+
 # %% ../nbs/6_practice/80_separate.ipynb #27847358
 @contextmanager
-def _ready(separator, device: str | torch.device | None) -> Iterator[Callable]:
-    """Evaluation mode on `device`, and a function that sends a mixture there; then as before."""
+def _ready(separator, device: str | torch.device | None, precision: str) -> Iterator[Callable]:
+    """Evaluation mode on `device`, and a function that separates there; then as before."""
+    half = _half(separator, precision)
     if not isinstance(separator, nn.Module):
-        yield lambda mix: mix if device is None else mix.to(device)
+        yield lambda mix: separator(mix if device is None else mix.to(device))
         return
     modes = [(module, module.training) for module in separator.modules()]
     weights = chain(separator.parameters(), separator.buffers(), [torch.zeros(())])
     first = next(w for w in weights if w.is_floating_point())
-    home, there = first.device, first.device if device is None else device
+    home, there = first.device, first.device if device is None else torch.device(device)
     try:
         separator.eval().to(there)
-        yield lambda mix: mix.to(there, first.dtype)
+        dtype = torch.float32 if half else first.dtype
+        yield lambda mix: _compute(separator, mix.to(there, dtype), half)
     finally:
         separator.to(home)
         for module, mode in modes:
@@ -260,11 +277,11 @@ def _given(separator, mix: Tensor) -> Tensor:
     return rearrange(mix, "b c t -> (b c) 1 t") if layout == "each channel" else mix
 
 # %% ../nbs/6_practice/80_separate.ipynb #fcea804a
-def _call(separator, mix: Tensor, send: Callable) -> Tensor:
+def _call(separator, mix: Tensor, compute: Callable) -> Tensor:
     """Separate (segment, channel, time) into (segment, source, channel, time), on the CPU."""
     given, channels = _given(separator, mix), mix.shape[1]
     with torch.inference_mode():
-        est = separator(send(given))
+        est = compute(given)
     _check_estimate(est, given, getattr(separator, "sources", None))
     if given.shape[1] < channels:
         est = rearrange(est, "(b c) s 1 t -> b s c t", c=channels)
@@ -334,11 +351,11 @@ def _batches(pieces: Iterable[tuple[int, Tensor]], size: int) -> Iterator[tuple[
         yield [s for s, _ in group], torch.stack([p for _, p in group])
 
 # %% ../nbs/6_practice/80_separate.ipynb #8700ccc2
-def _join(separator, batches: Iterable, rate: int, send: Callable) -> Iterator[Tensor]:
+def _join(separator, batches: Iterable, rate: int, compute: Callable) -> Iterator[Tensor]:
     """Separate, put in order, overlap-add: blocks (source, channel, time)."""
     joined, follow = OverlapAdd(), Follower(rate) if _speakers(separator) else None
     for starts, mix in batches:
-        for start, est in zip(starts, _call(separator, mix, send), strict=True):
+        for start, est in zip(starts, _call(separator, mix, compute), strict=True):
             if follow:
                 est = follow(joined.shared(start), est)
             yield joined.add(est, start)
@@ -360,6 +377,7 @@ def separate_blocks(
     overlap: float = 0.25,  # the part of a segment that the next one shares, 0 up to below 1
     device: str | torch.device | None = None,  # where to compute; None: where the separator is
     batch_size: int = 1,  # segments that are separated at once
+    precision: str = "no",  # "bf16": a network computes in bfloat16, faster and less exactly
 ) -> Iterator[Tensor]:  # blocks (source, channel, any time), in all as long as the mixture
     """Separate a stream. Raises: ValueError for what can't be separated."""
     rate, needed = _rates(separator, sample_rate)
@@ -370,9 +388,9 @@ def separate_blocks(
         raise ValueError(f"{fault}, but at least one is needed")
     counter, downmix = [0], _layout(separator, len(first)) == "downmix"
     low = _resampled(_counted(chain([first], blocks), counter, downmix), rate, needed)
-    with _ready(separator, device) as send, closing(low):
+    with _ready(separator, device, precision) as compute, closing(low):
         given, batches = 0, _batches(cut(low, length, hop), batch_size)
-        for est in _resampled(_join(separator, batches, needed, send), needed, rate):
+        for est in _resampled(_join(separator, batches, needed, compute), needed, rate):
             yield est[..., : counter[0] - given]
             given += est.shape[-1]
 
@@ -414,6 +432,7 @@ def separate(
     device: str | torch.device | None = None,  # where to compute; None: where the separator is
     progress: bool | Callable = True,  # a bar; or a function of (seconds done, seconds in all)
     batch_size: int = 1,  # segments that are separated at once
+    precision: str = "no",  # "bf16": a network computes in bfloat16, faster and less exactly
 ) -> Tensor:  # (source, channel, time), or (batch, source, channel, time)
     """Separate a mixture of any length, rate and number of channels with any separator.
 
@@ -422,7 +441,8 @@ def separate(
     Raises: TypeError or ValueError for a mixture, a segment or an overlap that can't be used.
     """
     mix = check_wave(mix, "mix")
-    how = dict(segment=segment, overlap=overlap, device=device, batch_size=batch_size)
+    how = dict(segment=segment, overlap=overlap, device=device)
+    how |= dict(batch_size=batch_size, precision=precision)
     if mix.ndim == 2:
         return _separate(separator, mix, sample_rate, progress, how)
     if mix.ndim != 3:
@@ -695,6 +715,7 @@ def separate_file(
     progress: bool | Callable = True,  # a bar; or a function of (seconds done, seconds in all)
     batch_size: int = 1,  # segments that are separated at once
     only: Sequence[str] | None = None,  # write only these sources
+    precision: str = "no",  # "bf16": a network computes in bfloat16, faster and less exactly
 ) -> dict[str, Path]:  # {source: file}, the files are `out`/stem of the input/source.wav
     """Separate a file of any length in constant memory: completely, or leaving nothing behind.
 
@@ -703,7 +724,7 @@ def separate_file(
     """
     out, names = Path(out).expanduser(), getattr(separator, "sources", None)
     with Recording(path) as file, _new_folder(out) as part:
-        how = file.blocks(), file.sample_rate, segment, overlap, device, batch_size
+        how = file.blocks(), file.sample_rate, segment, overlap, device, batch_size, precision
         with (
             _Writer(file, part, out / file.path.stem, format, subtype) as writer,
             closing(separate_blocks(separator, *how)) as blocks,

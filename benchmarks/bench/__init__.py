@@ -118,10 +118,12 @@ def _child(build: Callable, which: str, size: str, task: str, amount: str) -> No
     network = build(which, use(json.loads(size)))
     mix = noise(float(amount))
     adam = torch.optim.Adam(network.parameters(), lr=1e-4)
+    half = next(network.parameters()).dtype == torch.bfloat16
+    how = {"precision": "bf16" if half else "no"}
     runs = {
         "forward": lambda: forward(network, mix),
         "train": lambda: step(network, mix, adam),
-        "separate": lambda: separate(network.eval(), mix[0], AUDIO[0].rate, progress=False),
+        "separate": lambda: separate(network, mix[0], AUDIO[0].rate, progress=False, **how),
     }
     for _ in range(2 if task == "train" else 1):  # the optimiser's memory comes with the first
         started = time.perf_counter()

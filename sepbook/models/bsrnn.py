@@ -140,9 +140,8 @@ class Reader(nn.Module):
         keep = not (self.recompute and torch.is_grad_enabled() and self.training)
         how = {"use_reentrant": False, "preserve_rng_state": False}
         parts = x.split(at_once, 1)
-        return torch.cat(
-            [self.read(p) if keep else checkpoint(self.read, p, **how) for p in parts], 1
-        )
+        read = [self.read(p) if keep else checkpoint(self.read, p, **how) for p in parts]
+        return read[0] if len(read) == 1 else torch.cat(read, 1)
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #a827762f
 class Trunk(nn.Module):

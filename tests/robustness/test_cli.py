@@ -223,6 +223,7 @@ def test_only_and_two_stems_and_flac():
         ("separate a.wav --model songs.safetensors --overlap 1.5", ("overlap is 1.5",)),
         ("separate a.wav --model songs.safetensors --segment -1", ("segment is -1",)),
         ("separate a.wav --model songs.safetensors --segment soon", ("--segment",)),
+        ("separate a.wav --model songs.safetensors --precision fp8", ("fp8", "'no' or 'bf16'")),
         ("separate a.wav --model songs.safetensors --device tpu", ("tpu", "cpu")),
         ("separate a.wav --modle songs.safetensors", ("--modle", "separate --help")),
         ("separate", ("IN", "separate --help")),

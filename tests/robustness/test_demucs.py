@@ -1,6 +1,7 @@
 """Demucs: what is special to these networks; the rest is in test_networks.py."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from sepbook.models.demucs import (
     expand_and_norm,
     positions,
     rescale,
+    stretched,
 )
 
 SMALL = {
@@ -231,3 +233,20 @@ def test_wrong_settings_are_named():
     with refused("heads"):
         HTDemucs(bottom=20, heads=3)
     assert Branches("none").groups(9) == 0
+
+
+@pytest.mark.parametrize("kernel", [(1, 8), (8, 1), (1, 4), (1, 5)])
+@pytest.mark.parametrize("frames", [1, 7, 300])
+def test_a_transposed_filter_by_phases(kernel, frames):
+    """Long inputs take the other way, and nobody can tell."""
+    high = kernel[0] > 1
+    torch.manual_seed(0)
+    conv = torch.nn.ConvTranspose2d(3, 2, kernel, (4, 1) if high else (1, 4)).double()
+    x = torch.randn(2, 3, *((frames, 5) if high else (5, frames)), dtype=torch.float64)
+    results = []
+    for layer in (conv, partial(stretched, conv)):
+        x.grad, _ = None, conv.zero_grad()
+        layer(x.requires_grad_()).square().sum().backward()
+        results.append([layer(x), x.grad, conv.weight.grad, conv.bias.grad])
+    for got, want in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(got, want)

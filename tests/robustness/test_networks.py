@@ -7,6 +7,7 @@ import torch
 
 from sepbook.cli import network_classes
 from sepbook.learner import Objective
+from sepbook.separate import separate
 from sepbook.zoo import load, save
 
 SMALL = {  # arguments that make each network small
@@ -82,6 +83,19 @@ def test_trains_in_full_and_in_half_precision(name):
         found = [p.grad for p in model.parameters() if p.grad is not None]
         assert loss.isfinite() and found and all(g.isfinite().all() for g in found)
         assert sum(float(g.abs().sum()) for g in found) > 0
+
+
+@every_network
+def test_separates_in_half_precision(name):
+    """Near the float32 result, but not it; also with weights that are stored in half."""
+    model = build(name)
+    mix = pair(model, 3001)[0][0]
+    how = {"segment": 0.25, "progress": False}
+    exact = separate(model, mix, **how)
+    for network, most in ((model, 0.1), (copy.deepcopy(model).bfloat16(), 0.2)):
+        near = separate(network, mix, precision="bf16", **how)
+        assert near.dtype == torch.float32 and near.isfinite().all()
+        assert 1e-5 < float((near - exact).norm() / exact.norm()) < most
 
 
 @every_network

@@ -304,6 +304,42 @@ def test_batches_functions_and_types():
     assert torch.equal(run(copies(), batch.mT.contiguous().mT[0]), batch[0].expand(2, -1, -1))
 
 
+class Sum(torch.nn.Module):
+    """A product that bfloat16 rounds, and what it was given."""
+
+    sources, sample_rate, channels = ("a",), 8000, 1
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.seen = torch.nn.Parameter(torch.ones(1, 1)), []
+
+    def forward(self, mix):
+        self.seen.append((mix.dtype, torch.is_autocast_enabled("cpu")))
+        return (mix.mT @ self.weight).mT[:, None]
+
+
+def test_half_precision_is_the_networks_alone(tmp_path):
+    net, mix = Sum(), 1 + noise(1, 9000).abs() * 1e-4
+    seen = []
+    for block in separate_blocks(net, [mix], segment=0.3, precision="bf16"):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        assert block.dtype == torch.float32
+    assert not any(seen) and set(net.seen) == {(torch.float32, True)}
+    rough = run(net, mix, segment=0.3, precision="bf16")
+    assert not torch.equal(rough[0], mix) and torch.allclose(rough[0], mix, rtol=2**-8)
+    assert torch.equal(run(net, mix, segment=0.3)[0], mix)
+    file = save(tmp_path / "a.wav", mix / 2, 8000, "FLOAT")
+    est = load(separate_file(net, file, tmp_path, precision="bf16", progress=False)["a"])[0]
+    assert torch.equal(est, run(net, mix / 2, precision="bf16")[0])
+    for separator, precision, words in (
+        (net, "fp8", "'no' or 'bf16'"),
+        (copies(), "bf16", "no network"),
+    ):
+        with pytest.raises(ValueError, match=words) as error:
+            run(separator, mix, precision=precision)
+        assert one_line(error)
+
+
 def test_the_mixture_is_not_touched():
     def spoils(mix):
         return mix.mul_(0)[:, None]
