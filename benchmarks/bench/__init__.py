@@ -135,7 +135,7 @@ def _child(build: Callable, which: str, size: str, task: str, amount: str) -> No
 def _call(which: str, size: dict, task: str, amount: float) -> dict:
     """What `_child` prints in a process of its own."""
     command = [sys.executable, sys.argv[0], "--child", which, json.dumps(size), task, str(amount)]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(out.splitlines()[-1])
 
 
@@ -199,8 +199,10 @@ def _compare(build: Callable, size: dict, names: list[str], least: float) -> dic
         if (network := build(name, how)) is not None:
             networks[name] = network
     mix = noise()
-    for name in [name for name in networks if name in networks["ours"].peers][:1]:
-        same_weights(networks["ours"], networks[name], name)
+    for name in [name for name in networks if name in networks["ours"].peers]:
+        with suppress(ValueError):  # a peer of another size
+            same_weights(networks["ours"], networks[name], name)
+            break
     adams = {net: torch.optim.Adam(net.parameters(), lr=1e-4) for net in networks.values()}
     train = lambda net: step(net, mix, adams[net])
     runs = {
