@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'OPTIMIZERS', 'COLUMNS', 'Network', 'mix_seeds', 'seed_all', 'epoch_order', 'Objective', 'recurrent',
-           'lr_factor', 'EMA', 'atomic', 'save_state', 'load_state', 'curve_svg', 'Learner']
+           'linear', 'Linear', 'lr_factor', 'EMA', 'atomic', 'save_state', 'load_state', 'curve_svg', 'Learner']
 
 # %% ../nbs/3_masking/20_learner.ipynb #62ca60b6
 import inspect
@@ -27,6 +27,7 @@ from typing import ClassVar
 # %% ../nbs/3_masking/20_learner.ipynb #30abb4a8
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -269,6 +270,28 @@ def recurrent(
     half = torch.is_autocast_enabled(kind) and (x.is_cuda or free)
     with torch.autocast(kind, dtype, enabled=half):
         return rnn(x if half and x.is_cuda else x.to(rnn.weight_hh_l0))[0]
+
+# %% ../nbs/3_masking/20_learner.ipynb #7d3c7adc
+def linear(
+    x: Tensor,  # (..., in)
+    weight: Tensor,  # (out, in)
+    bias: Tensor | None = None,  # (out,)
+) -> Tensor:  # (..., out)
+    """`F.linear`, whose large products on a CPU are convolutions of one tap, by oneDNN."""
+    known = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+    if not known or x.numel() * len(weight) < 2**24 or torch.compiler.is_compiling():
+        return F.linear(x, weight, bias)
+    rows = x.reshape(1, -1, x.shape[-1])
+    y = F.conv2d(rows.mT[:, :, None], weight[:, :, None, None], bias)
+    return y[:, :, 0].mT.reshape(*x.shape[:-1], len(weight))
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` by `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From (..., in) to (..., out)."""
+        return linear(x, self.weight, self.bias)
 
 # %% ../nbs/3_masking/20_learner.ipynb #76a497d8
 SCHEDULES = ("constant", "cosine", "plateau", "halving")

@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..learner import Network, recurrent
+from ..learner import Linear, Network, recurrent
 from ..mixtures import MUSDB_SOURCES
 from .mask_networks import MaskNetwork
 from .tasnet import one_of
@@ -127,7 +127,7 @@ class Reader(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(features, eps=EPS)
         self.lstm = nn.LSTM(features, hidden, bidirectional=True)
-        self.linear = nn.Linear(2 * hidden, features)
+        self.linear = Linear(2 * hidden, features)
         self.recompute = recompute
 
     def read(self, x: Tensor) -> Tensor:

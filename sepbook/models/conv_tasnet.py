@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..learner import Linear
 from .tasnet import MASKS, EncoderDecoder, LayerNorm, averages, frames, half
 from .tasnet import moments, one_of, standard
 
@@ -204,11 +205,11 @@ class Block(nn.Module):
         causal: bool,  # look back only
     ):
         super().__init__()
-        self.expand = nn.Linear(bottleneck, hidden)
+        self.expand = Linear(bottleneck, hidden)
         self.norm1 = _norm(hidden, norm)
         self.depthwise = Depthwise(hidden, taps, dilation, causal)
         self.norm2 = _norm(hidden, norm)
-        self.out = nn.Linear(hidden, out)
+        self.out = Linear(hidden, out)
 
     def forward(self, x: Tensor, past: dict | None = None) -> Tensor:
         """From x (batch, frame, B) to (batch, frame, residual and skip)."""
@@ -227,9 +228,9 @@ class _Layers(EncoderDecoder):
             raise ValueError("without a skip path the last residual is the result; keep it")
         self.skip, self.mask, self.causal = skip, mask, causal
         self.norm = _norm(n_filters, norm, prelu=False)
-        self.bottleneck = nn.Linear(n_filters, bottleneck)
+        self.bottleneck = Linear(n_filters, bottleneck)
         self.prelu = nn.PReLU()
-        self.masks = nn.Linear(skip or bottleneck, self.n_src * n_filters)
+        self.masks = Linear(skip or bottleneck, self.n_src * n_filters)
 
 # %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #f8b73afa
 class _Masker(_Layers):

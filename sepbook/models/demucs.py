@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..learner import Network, recurrent
+from ..learner import Linear, Network, linear, recurrent
 from ..stft import make_window, overlap_add, stft
 
 # %% ../../nbs/4_waveform/46_demucs.ipynb #a569de48
@@ -143,7 +143,7 @@ class BLSTM(nn.Module):
     ):
         super().__init__()
         self.lstm = nn.LSTM(channels, channels, layers, bidirectional=True)
-        self.linear = nn.Linear(2 * channels, channels)
+        self.linear = Linear(2 * channels, channels)
         self.span, self.skip = span, skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -459,8 +459,8 @@ class Attend(nn.Module):
         self.norm2 = nn.LayerNorm(channels) if cross else None
         self.attention = nn.MultiheadAttention(channels, heads, dropout, batch_first=True)
         self.wide, self.narrow = (
-            nn.Linear(channels, 4 * channels),
-            nn.Linear(4 * channels, channels),
+            Linear(channels, 4 * channels),
+            Linear(4 * channels, channels),
         )
         self.norm_out, self.dropout = nn.GroupNorm(1, channels), nn.Dropout(dropout)
         self.scale1 = nn.Parameter(torch.full((channels,), 1e-4))
@@ -475,10 +475,11 @@ def _look(attention: nn.MultiheadAttention, query: Tensor, key: Tensor) -> Tenso
     """Attention that never holds all scores at once."""
     weights = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
     split = lambda y: rearrange(y, "b t (h c) -> b h t c", h=attention.num_heads)
-    parts = (split(F.linear(x, *how)) for x, *how in zip((query, key, key), *weights))
+    parts = (split(linear(x, *how)) for x, *how in zip((query, key, key), *weights))
     dropout = attention.dropout if attention.training else 0.0
     out = F.scaled_dot_product_attention(*parts, dropout_p=dropout)
-    return attention.out_proj(rearrange(out, "b h t c -> b t (h c)"))
+    tokens = rearrange(out, "b h t c -> b t (h c)")
+    return linear(tokens, attention.out_proj.weight, attention.out_proj.bias)
 
 # %% ../../nbs/4_waveform/46_demucs.ipynb #4cd7aead
 def _attend(layer: Attend, x: Tensor, other: Tensor | None) -> Tensor:

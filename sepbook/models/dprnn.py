@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..learner import recurrent
+from ..learner import Linear, linear, recurrent
 from .tasnet import MASKS, EncoderDecoder, LayerNorm, half, one_of
 
 # %% ../../nbs/4_waveform/44_dprnn.ipynb #69e7a793
@@ -87,7 +87,7 @@ class Path(nn.Module):
     ):
         super().__init__()
         self.lstm = nn.LSTM(channels, hidden, bidirectional=both)
-        self.linear = nn.Linear((2 if both else 1) * hidden, channels)
+        self.linear = Linear((2 if both else 1) * hidden, channels)
         self.norm = LayerNorm(channels, norm, (-4, -2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,15 +135,15 @@ class Head(nn.Module):
         super().__init__()
         one_of("head", kind, HEADS)
         self.n_src, self.prelu = n_src, nn.PReLU()
-        self.sources = nn.Linear(channels, n_src * (channels if kind == "gated" else n_filters))
+        self.sources = Linear(channels, n_src * (channels if kind == "gated" else n_filters))
         if kind == "gated":
-            self.value, self.gate = nn.Linear(channels, channels), nn.Linear(channels, channels)
-            self.out = nn.Linear(channels, n_filters, bias=False)
+            self.value, self.gate = Linear(channels, channels), Linear(channels, channels)
+            self.out = Linear(channels, n_filters, bias=False)
 
     def forward(self, chunks: Tensor, length: int, edge: str) -> Tensor:
         """Scores (batch, frame, source, filter) from chunks (batch, chunk, size, channel)."""
         x = merge(self.prelu(chunks), length, edge)
-        x = F.linear(x, self.sources.weight, 2 * self.sources.bias)  # each frame is in two chunks
+        x = linear(x, self.sources.weight, 2 * self.sources.bias)  # each frame is in two chunks
         x = rearrange(x, "b t (s c) -> b t s c", s=self.n_src)
         if not hasattr(self, "gate"):
             return x
@@ -162,7 +162,7 @@ class _Masker(EncoderDecoder):
             raise ValueError(f"blocks is {blocks}; a dual-path network has one at least")
         self.chunk, self.edge, self.mask = chunk, edge, mask
         self.norm = LayerNorm(n_filters, norm)
-        self.bottleneck = nn.Linear(n_filters, bottleneck)
+        self.bottleneck = Linear(n_filters, bottleneck)
         sizes = bottleneck, hidden, norm, both
         self.blocks = nn.Sequential(*(DualPath(*sizes) for _ in range(blocks)))
         self.head = Head(bottleneck, n_filters, self.n_src, head)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..learner import Linear, linear
 from .dprnn import merge, segment
 from .tasnet import MASKS, EncoderDecoder, LayerNorm, half, one_of
 
@@ -45,8 +46,8 @@ class Layer(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = (nn.LayerNorm(channels, eps=1e-6) for _ in range(2))
-        self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
-        self.expand, self.narrow = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        self.qkv, self.out = Linear(channels, 3 * channels), Linear(channels, channels)
+        self.expand, self.narrow = Linear(channels, hidden), Linear(hidden, channels)
         nn.init.xavier_uniform_(self.qkv.weight)
         nn.init.zeros_(self.qkv.bias), nn.init.zeros_(self.out.bias)
 
@@ -129,12 +130,12 @@ class _Masker(EncoderDecoder):
 
     def _set_masker(self, n_filters, blocks, layers, heads, hidden) -> None:
         self.norm = LayerNorm(n_filters, "gLN")
-        self.bottleneck = nn.Linear(n_filters, n_filters, bias=False)
+        self.bottleneck = Linear(n_filters, n_filters, bias=False)
         sizes = n_filters, heads, hidden, layers
         self.blocks = nn.ModuleList([Block(*sizes) for _ in range(blocks)])
-        self.prelu, self.voices = nn.PReLU(), nn.Linear(n_filters, self.n_src * n_filters)
-        self.value, self.gate = (nn.Linear(n_filters, n_filters) for _ in range(2))
-        self.masks = nn.Linear(n_filters, n_filters, bias=False)
+        self.prelu, self.voices = nn.PReLU(), Linear(n_filters, self.n_src * n_filters)
+        self.value, self.gate = (Linear(n_filters, n_filters) for _ in range(2))
+        self.masks = Linear(n_filters, n_filters, bias=False)
 
     def masks_for(self, spec: Tensor) -> Tensor:
         """Masks (batch, frame, source, filter) for spec (batch, frame, filter)."""
@@ -143,7 +144,7 @@ class _Masker(EncoderDecoder):
             x = block(x)
         x = merge(self.prelu(x), spec.shape[1])
         twice = self.voices.bias + self.voices.bias  # each frame is in two chunks
-        x = F.linear(x, self.voices.weight, twice)
+        x = linear(x, self.voices.weight, twice)
         x = rearrange(x, "b t (s n) -> b t s n", s=self.n_src)
         return MASKS[self.mask](self.masks(self.value(x).tanh() * self.gate(x).sigmoid()))
 
