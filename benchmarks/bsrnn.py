@@ -11,8 +11,6 @@ both with `precision="bf16"` of `separate`. Peak memory is that of a process of 
 loop is not trained: it would keep about 10 GB.
 """
 
-import time
-
 import torch
 import torch.nn.functional as F
 from bench import Audio, alone, difference, fastest, figure, forward, noise, report, start
@@ -99,16 +97,6 @@ def build(which: str, size: dict) -> nn.Module:
     return Plain(ours) if which == "plain loop" else ours
 
 
-def product_speed() -> float:
-    """GFLOP a second of a large matrix product, the most that any network could reach."""
-    a, best = torch.randn(2048, 1024), 0.0
-    for _ in range(20):
-        started = time.perf_counter()
-        a @ a[:1024].T
-        best = max(best, 2 * 2048 * 1024 * 1024 / (time.perf_counter() - started) / 1e9)
-    return best
-
-
 def compare(size: dict, repeats: int) -> list[dict]:
     """Forward passes of ours, the plain loop, and four stems with a shared trunk."""
     mix, names = noise(), ("ours", "plain loop", SHARED, "ours" + HALF, SHARED + HALF)
@@ -134,7 +122,7 @@ def bfloat16_snr(size: dict) -> float:
     return round(10 * float((want.square().sum() / (got - want).square().sum()).log10()), 1)
 
 
-def headline(rows: list[dict], runs: dict[str, dict], floor: float, snr: float) -> list[dict]:
+def headline(rows: list[dict], runs: dict[str, dict], snr: float) -> list[dict]:
     """What the chapter and the results table show."""
     ours, plain, shared, half, shared_half = rows
     per_stem = shared["seconds_per_stem"]
@@ -145,7 +133,6 @@ def headline(rows: list[dict], runs: dict[str, dict], floor: float, snr: float) 
             "BSRNN, one stem: our time over a plain loop's",
             *(round(ours["forward_seconds"] / plain["forward_seconds"], 3), "x", "below 1"),
         ),
-        figure("BSRNN, one stem: its arithmetic at the speed of large products", floor, "s"),
         figure("BSRNN, four stems with a shared trunk: per stem", round(per_stem, 2), "s"),
         figure(
             "BSRNN, shared trunk: a plain loop's time per stem over ours",
@@ -173,8 +160,6 @@ def main() -> None:
     args = start(__doc__, build, audio=Audio(seconds=6.0, channels=2, rate=44100))
     size, repeats = (QUICK, 1) if args.quick else ({}, args.repeats)
     seconds, long = (1.0, 3.0) if args.quick else (6.0, 180.0)
-    operations = 2 * (8 * 256 * (128 + 256) + 512 * 128) * 24 * 41 * 517
-    speed = product_speed()
     rows = compare(size, repeats)
     batch, song = ({"audio": (3.0, 1, 22050, n)} for n in (4, 1))
     runs = {
@@ -184,10 +169,8 @@ def main() -> None:
         "low": alone("small", song, "separate", long),
     }
     print(*runs.items(), sep="\n")
-    floor = round(operations / speed / 1e9, 2)
     title = "BSRNN at the paper's size, 6 s at 44.1 kHz stereo: ours and a plain loop"
-    told = {"product_gflop_per_second": round(speed, 1), "rows": rows, "runs": runs}
-    report(args, title, headline(rows, runs, floor, bfloat16_snr(size)), **told)
+    report(args, title, headline(rows, runs, bfloat16_snr(size)), rows=rows, runs=runs)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ class BandSplit(nn.Module):
         return x if self.level is None else torch.addcmul(x, torch.cat(loud), self.level)
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #4c7237da
-AT_ONCE = 32768  # sequences times units of an LSTM: what a CPU computes in one go
+AT_ONCE = 65536  # sequences times units of an LSTM: what a CPU computes in one go
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #c47fe586
 class Reader(nn.Module):
