@@ -279,7 +279,7 @@ def linear(
 ) -> Tensor:  # (..., out)
     """`F.linear`, whose large products on a CPU are convolutions of one tap, by oneDNN."""
     known = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
-    if not known or x.numel() * len(weight) < 2**24 or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not known or x.numel() * len(weight) < 2**24:
         return F.linear(x, weight, bias)
     rows = x.reshape(1, -1, x.shape[-1])
     y = F.conv2d(rows.mT[:, :, None], weight[:, :, None, None], bias)
