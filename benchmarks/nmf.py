@@ -5,7 +5,8 @@
 
 Ours is `sepbook.classical.nmf.nmf`; theirs is the estimator's `fit_transform` with `solver="mu"`,
 `init="custom"` and `tol=0`, and its own settings otherwise. Both get two threads. Runs alternate,
-and the fastest of each counts.
+and the fastest of each counts. Before each there is a pause: the threads of the library that ran
+last wait for more work by spinning, and would take the processor from the other.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import warnings
 from datetime import date
 from pathlib import Path
 
-THREADS = 2
+THREADS, PAUSE = 2, 0.3  # pause in seconds
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = str(THREADS)
 
@@ -61,6 +62,7 @@ def case(beta: float, dtype: torch.dtype, rank: int, n_iter: int, repeats: int) 
     best, cost = {}, {}
     for _ in range(repeats):
         for solver in (ours, theirs):
+            time.sleep(PAUSE)
             started = time.perf_counter()
             factors = solver(V, W, H, beta, n_iter)
             seconds = time.perf_counter() - started
@@ -82,7 +84,7 @@ def case(beta: float, dtype: torch.dtype, rank: int, n_iter: int, repeats: int) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=8)
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
     warnings.simplefilter("ignore")  # scikit-learn warns that tol=0 is never reached

@@ -62,28 +62,35 @@ def _check_matrix(A: Tensor, name: str, shape: tuple = (None, None)) -> Tensor:
     if A.ndim != 2 or 0 in got or any(n not in (None, m) for n, m in zip(shape, got)):
         want = " x ".join("any" if n is None else str(n) for n in shape)
         raise ValueError(f"{name} has shape {got}; needed is a matrix {want}, no axis empty")
-    if not torch.isfinite(A).all():
+    low, high = torch.aminmax(A)  # NaN, if there is one
+    if not (low.isfinite() and high.isfinite()):
         raise ValueError(f"{name} holds NaN or infinity; repair the audio before factorising it")
-    if A.min() < 0:
+    if low < 0:
         raise ValueError(f"{name} holds negative numbers; take magnitudes or powers first")
     return A
 
 # %% ../../nbs/2_classical/13_nmf.ipynb #052fe548
-def _shares_(M: Tensor, V: Tensor, beta: float, P: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Overwrite the model `M` by V * M**(beta - 2), and `P` by M**(beta - 1) if that is not one."""
-    M.clamp_(min=EPS)
-    if beta == 1:
-        return torch.div(V, M, out=M), None
-    if beta == 0:
-        torch.reciprocal(M, out=P)
-        return torch.mul(P, P, out=M).mul_(V), P
-    torch.pow(M, beta - 1, out=P)
-    return M.pow_(beta - 2).mul_(V), P
+_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # not in every build of PyTorch
+
+
+def _by_onednn(A: Tensor) -> bool:
+    """Whether `_product` can use oneDNN, which wants rows that are contiguous."""
+    return _ONEDNN is not None and A.device.type == "cpu" and A.dtype == torch.float32
+
+
+def _product(A: Tensor, B: Tensor, out: Tensor | None = None) -> Tensor:
+    """`A @ B.T` for A (n, k) and B (m, k), in `out` or in new memory."""
+    if _by_onednn(A):
+        return _ONEDNN(A.contiguous(), B.contiguous(), None, "none", [], "")
+    return (B @ A.T).T if out is None else torch.mm(A, B.T, out=out)
 
 # %% ../../nbs/2_classical/13_nmf.ipynb #a6550ca0
 def _scale_(A: Tensor, numerator: Tensor, denominator: Tensor, exponent: float) -> None:
-    """Multiply `A` in place by (numerator / denominator) ** exponent, and keep it above zero."""
-    ratio = numerator.div_(denominator.clamp(min=TINY))
+    """Multiply `A` in place by (numerator / denominator) ** exponent, and keep it above zero.
+
+    The numerator and the denominator are overwritten.
+    """
+    ratio = numerator.div_(denominator.clamp_(min=TINY))
     if exponent == 0.5:
         ratio.sqrt_()
     elif exponent != 1:
@@ -91,19 +98,22 @@ def _scale_(A: Tensor, numerator: Tensor, denominator: Tensor, exponent: float) 
     A.mul_(ratio).clamp_(min=TINY)
 
 # %% ../../nbs/2_classical/13_nmf.ipynb #fea167d9
-def _update_(
-    A: Tensor, B: Tensor, V: Tensor, beta: float, hold: int, M: Tensor, P: Tensor | None
-) -> None:
-    """Update the rows `A[hold:]` of V = A.T @ B in place. `M`, `P`: scratch of V's shape."""
+def _update_(A: Tensor, B: Tensor, V: Tensor, beta: float, hold: int, M: Tensor) -> None:
+    """Update the rows `A[hold:]` of V = A.T @ B in place. `M`: scratch, laid out as V is."""
     if hold == len(A):
         return
     exponent, rows, other = safe_exponent(beta), A[hold:], B[hold:]
     if beta == 2:
-        _scale_(rows, other @ V.T, (other @ B.T) @ A, exponent)
+        _scale_(rows, _product(V, other).T, (other @ B.T) @ A, exponent)
         return
-    R, P = _shares_(torch.mm(A.T.contiguous(), B, out=M), V, beta, P)
-    bottom = other.sum(1, keepdim=True) if P is None else other @ P.T
-    _scale_(rows, other @ R.T, bottom, exponent)
+    M = _product(A.T, B.T, out=M).clamp_(min=EPS)
+    if beta == 1:
+        bottom = other.sum(1, keepdim=True)
+        torch.div(V, M, out=M)
+    else:
+        bottom = _product(M.pow_(beta - 1), other).T
+        M.pow_((beta - 2) / (beta - 1)).mul_(V)
+    _scale_(rows, _product(M, other).T, bottom, exponent)
 
 # %% ../../nbs/2_classical/13_nmf.ipynb #f0548a66
 def _start(shape: tuple[int, int], like: Tensor, level: float, seed: int) -> Tensor:
@@ -151,23 +161,27 @@ def nmf(
     """
     V = _check_matrix(V, "V")
     V, Wt, H, scale = _prepare(V, _rank(V, rank, W, H, hold), beta, W, H, hold, seed)
-    sides = [(Wt, H, V, hold), (H, Wt, V.T.contiguous(), 0)]
-    M, P = V.new_empty(V.numel()), None if beta in (1, 2) else V.new_empty(V.numel())
+    M, Vt = torch.empty_like(V), V.T.contiguous() if _by_onednn(V) else V.T
+    sides = [(Wt, H, V, hold, M), (H, Wt, Vt, 0, M.T)]
     costs = []
     for step in range(n_iter + 1):
         if track or step == n_iter:
-            model = torch.mm(Wt.T, H, out=M.view(V.shape)).clamp_(min=EPS)
-            costs.append(beta_divergence(V, model, beta))
-        for A, B, data, held in sides if step < n_iter else ():
-            scratch = (None if x is None else x.view(data.shape) for x in (M, P))
-            _update_(A, B, data, beta, held, *scratch)
+            costs.append(_cost(V, Wt, H, beta))
+        for A, B, data, held, scratch in sides if step < n_iter else ():
+            _update_(A, B, data, beta, held, scratch)
     return Factors(Wt.T, H * scale, torch.stack(costs) * scale**beta)
 
 # %% ../../nbs/2_classical/13_nmf.ipynb #f695edf6
+def _cost(V: Tensor, Wt: Tensor, H: Tensor, beta: float) -> Tensor:
+    """The divergence of Wt.T @ H from V."""
+    bands = zip(V.split(64), Wt.split(64, 1))
+    return sum(beta_divergence(v, (w.T @ H).clamp_(min=EPS), beta) for v, w in bands)
+
+
 def _prepare(
     V: Tensor, rank: int, beta: float, W: Tensor | None, H: Tensor | None, hold: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Copies to work on: V with its mean near one, W transposed, H; and what V was divided by."""
+    """V with its mean near one, copies of W (transposed) and H, and what V was divided by."""
     mean, (F, T) = V.mean(dtype=torch.float64).item(), V.shape
     scale = 2.0 ** round(math.log2(mean)) if mean > 0 else 1.0
     level = (max(mean / scale, EPS) / rank) ** 0.5
@@ -178,7 +192,8 @@ def _prepare(
         H = _start((rank, T), V, level, seed + 1)
     else:
         H = _check_matrix(H, "H", (rank, T)).to(V) / scale
-    return (V / scale).clamp(min=EPS if beta < 1 else 0.0), Wt, H.clamp(min=TINY), scale
+    V = V if scale == 1 else V / scale
+    return V.clamp(min=EPS) if beta < 1 else V, Wt, H.clamp(min=TINY), scale
 
 # %% ../../nbs/2_classical/13_nmf.ipynb #c2ec060d
 def normalise(

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import sepbook.classical.nmf as module
 from sepbook.classical.nmf import NMFSeparator, beta_divergence, learn_dictionary, nmf, normalise
 from sepbook.metrics import evaluate
 from sepbook.mixtures import Mixture
@@ -90,6 +91,20 @@ def test_inputs_are_left_alone():
     kept = [x.clone() for x in (V, W, H)]
     nmf(V, W=W, H=H, n_iter=3)
     assert all(torch.equal(a, b) for a, b in zip(kept, (V, W, H)))
+
+
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("hold", [0, 2])
+def test_both_ways_of_multiplying_agree(beta, hold, monkeypatch):
+    V, W = (draw(70, 90) + 0.01).float(), (draw(70, 5, seed=1) + 0.1).float()
+    runs = []
+    for fast in (module._ONEDNN, None):
+        monkeypatch.setattr(module, "_ONEDNN", fast)
+        runs.append(nmf(V, 5, beta, 20, W=W, hold=hold))
+    for one, other in zip(*runs):
+        torch.testing.assert_close(one, other, rtol=2e-3, atol=1e-5)
+    exact = nmf(V.double(), 5, beta, 20, W=W.double(), hold=hold)
+    torch.testing.assert_close(runs[0].W.double(), exact.W, rtol=2e-3, atol=1e-5)
 
 
 def test_level_only_scales():
