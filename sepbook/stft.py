@@ -63,7 +63,8 @@ def overlap_add(
     """Put frames at distance `hop` on one time line, and add up where they overlap."""
     n_frames, length = frames.shape[-2:]
     n_blocks = -(-length // hop)  # the last block of a frame is filled up with zeros
-    blocks = F.pad(frames, (0, n_blocks * hop - length)).unflatten(-1, (n_blocks, hop))
+    filled = F.pad(frames, (0, n_blocks * hop - length)) if length % hop else frames
+    blocks = filled.unflatten(-1, (n_blocks, hop))
     out = frames.new_zeros(*frames.shape[:-2], n_frames + n_blocks - 1, hop)
     for b in range(n_blocks):
         out[..., b : b + n_frames, :] += blocks[..., b, :]

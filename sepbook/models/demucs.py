@@ -180,7 +180,7 @@ class Pointwise(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """From (batch, channels in, time) to (batch, channels out, time)."""
-        return torch.baddbmm(self.bias[:, None], self.weight.expand(len(x), -1, -1), x)
+        return F.conv1d(x, self.weight[..., None], self.bias)
 
 # %% ../../nbs/4_waveform/46_demucs.ipynb #96c3f39b
 @torch.no_grad()
@@ -188,7 +188,7 @@ def rescale(
     network: nn.Module,  # its convolutions are changed in place
     reference: float = 0.1,  # the standard deviation that weights are drawn towards
 ) -> None:
-    """Divide weights and biases by sqrt(std / reference): equation (3)."""
+    """Divide weights and biases by sqrt(std / reference): equation (2)."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | Pointwise):
             factor = (layer.weight.std() / reference).sqrt()
@@ -264,30 +264,30 @@ class Shifted(nn.Module):
 # %% ../../nbs/4_waveform/46_demucs.ipynb #0e927545
 def expand_and_norm(
     h: Tensor,  # (row, channels in, time)
-    expand: nn.Linear,  # to more channels
+    expand: Pointwise,  # to more channels
     norm: nn.GroupNorm,  # with one group, of what comes out
 ) -> Tensor:  # norm(expand(h)), (row, channels out, time)
     """Widen and normalise in one step: the statistics of W h follow from those of h."""
     with torch.autocast(h.device.type, enabled=False):
         h = h.to(expand.weight)
-        mean = h.mean(2)
-        h = h - mean[..., None]
-        matrix = _scaled(mean, h @ h.mT / h.shape[2], expand, norm)
-        return torch.bmm(
-            matrix, F.pad(h, (0, 0, 0, 1), value=1.0)
-        )  # the row of ones adds the shift
+        if h.shape[2] < h.shape[1]:  # too short for the detour to pay
+            return norm(expand(h))
+        mean, std = _statistics(h, expand, norm.eps)
+        one, bias = torch.ones_like(h[:, :1]), expand.bias[:, None]
+        rows = torch.cat([h, one, -mean * one], 1) / std
+        weight = torch.cat([expand.weight, bias, torch.ones_like(bias)], 1)
+        return F.conv1d(rows, (norm.weight[:, None] * weight)[..., None], norm.bias)
 
 # %% ../../nbs/4_waveform/46_demucs.ipynb #a55dded6
-def _scaled(mean: Tensor, spread: Tensor, expand: nn.Linear, norm: nn.GroupNorm) -> Tensor:
-    """Equation (4): the matrix that widens and normalises; the shift is its last column."""
-    weight = expand.weight
-    level = F.linear(mean, weight, expand.bias)
-    level = level - level.mean(1, keepdim=True)
-    inside = ((spread @ weight.mT) * weight.mT).sum(1)
-    variance = (inside + level.square()).mean(1, keepdim=True)
-    gain = norm.weight * (variance + norm.eps).rsqrt()
-    shift = level * gain + norm.bias
-    return torch.cat([weight * gain[..., None], shift[..., None]], 2)
+def _statistics(h: Tensor, expand: Pointwise, eps: float) -> tuple[Tensor, Tensor]:
+    """Equation (4): mean and standard deviation of all that `expand` makes of each row of `h`."""
+    mean = h.mean(2)
+    centred = h - mean[..., None]
+    spread = centred @ centred.mT / h.shape[2]
+    levels = F.linear(mean, expand.weight, expand.bias)
+    inside = (spread * (expand.weight.mT @ expand.weight)).sum((1, 2)) / levels.shape[1]
+    variance = inside + levels.var(1, correction=0)
+    return levels.mean(1)[:, None, None], (variance + eps).sqrt()[:, None, None]
 
 # %% ../../nbs/4_waveform/46_demucs.ipynb #c4df6070
 def _fading(slope: Tensor) -> Tensor:
@@ -406,10 +406,10 @@ class _Spectra(_ToSpectra):
         """Estimates (batch, source, channel, length) of (batch, 2 source channel, frequency, frame)."""
         hop, split = self.n_fft // 4, "b (s c r) f t -> b s c t f r"
         parts = rearrange(parts, split, r=2, c=self.channels)
-        frames = F.pad(torch.view_as_complex(parts.contiguous()), (0, 1))
-        frames = torch.fft.irfft(frames, norm="ortho")
+        spectra = torch.view_as_complex(F.pad(parts, (0, 0, 0, 1)))
+        frames = torch.fft.irfft(spectra, norm="ortho")
         window = make_window("hann", self.n_fft, dtype=frames.dtype, device=frames.device) / 1.5
-        return overlap_add(frames * window, hop)[..., 3 * hop // 2 :][..., :length]
+        return overlap_add(frames.mul_(window), hop)[..., 3 * hop // 2 :][..., :length]
 
 # %% ../../nbs/4_waveform/46_demucs.ipynb #13695a57
 def _turns(n: int, rates: Tensor) -> Tensor:

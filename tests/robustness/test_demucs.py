@@ -7,6 +7,7 @@ import pytest
 import torch
 from nets import noise, refused, run
 from torch import nn
+from torch.nn import functional as F
 
 from sepbook.models.demucs import (
     STEMS,
@@ -16,6 +17,7 @@ from sepbook.models.demucs import (
     HDemucs,
     HTDemucs,
     LocalAttention,
+    Pointwise,
     Shifted,
     change_rate,
     expand_and_norm,
@@ -136,27 +138,27 @@ def test_training_length_is_filled_up_in_evaluation_only():
     assert seen == [math.ceil(2205 / 64), math.ceil(1000 / 64), math.ceil(3000 / 64)]
 
 
+@pytest.mark.parametrize("frames", [5, 50])  # fewer and more than channels
 @pytest.mark.parametrize("rows", [1, 7])
-def test_widening_and_norm_in_one_step(rows):
+def test_widening_and_norm_in_one_step(rows, frames):
     torch.manual_seed(0)
-    wide, norm = nn.Linear(6, 20).double(), nn.GroupNorm(1, 20).double()
+    wide, norm = Pointwise(6, 20).double(), nn.GroupNorm(1, 20).double()
     with torch.no_grad():
         norm.weight.normal_(), norm.bias.normal_()
-    h = noise(rows, 6, 50, dtype=torch.float64).requires_grad_()
-    want = norm(wide(h.mT).mT)
-    torch.testing.assert_close(expand_and_norm(h, wide, norm), want)
-    probe = torch.randn_like(want)
-    (g1,) = torch.autograd.grad((expand_and_norm(h, wide, norm) * probe).sum(), h)
-    (g2,) = torch.autograd.grad((norm(wide(h.mT).mT) * probe).sum(), h)
-    torch.testing.assert_close(g1, g2)
+    h = noise(rows, 6, frames, dtype=torch.float64).requires_grad_()
+    want, got = norm(F.linear(h.mT, wide.weight, wide.bias).mT), expand_and_norm(h, wide, norm)
+    torch.testing.assert_close(got, want)
+    probe, inputs = torch.randn_like(want), (h, *wide.parameters(), *norm.parameters())
+    grads = [torch.autograd.grad((y * probe).sum(), inputs) for y in (got, want)]
+    torch.testing.assert_close(*grads)
 
 
 def test_widening_and_norm_of_loud_constants():
     """An offset far above the signal must not eat the digits of the variance."""
     torch.manual_seed(0)
-    wide, norm = nn.Linear(6, 20, bias=False), nn.GroupNorm(1, 20)
+    wide, norm = Pointwise(6, 20), nn.GroupNorm(1, 20)
     h = 1e-2 * noise(2, 6, 50) + 1
-    want = norm.double()(wide.double()(h.double().mT).mT)
+    want = norm.double()(wide.double()(h.double()))
     got = expand_and_norm(h, wide.float(), norm.float())
     torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
 
