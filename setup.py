@@ -9,7 +9,10 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
-course, dev = cfg["course_requirements"].split(), cfg["dev_requirements"].split()
+train, hub, course, dev = (
+    cfg[f"{extra}_requirements"].split() for extra in ("train", "hub", "course", "dev")
+)
+course += train + hub
 
 setup(
     name=cfg["lib_name"],
@@ -25,9 +28,9 @@ setup(
     keywords=cfg["keywords"].split(),
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["sepbook", "sepbook.*"]),
-    package_data={"sepbook": ["data/**/*", "weights/*"]},
+    package_data={"sepbook": ["data/**/*", "weights/*", "py.typed"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={"course": course, "dev": course + dev},
+    extras_require={"train": train, "hub": hub, "course": course, "dev": course + dev},
     entry_points={"console_scripts": cfg["console_scripts"].splitlines()},
     zip_safe=False,
 )

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 from configparser import ConfigParser
 config = ConfigParser(delimiters=["="])
 config.read("settings.ini")
-for key in ("requirements", "course_requirements", "dev_requirements"):
+for key in (key for key in config["DEFAULT"] if key.endswith("requirements")):
     print("\n".join(config["DEFAULT"][key].split()))
 PY
   # One version of each for all three Pythons; setuptools and wheel build the editable install.
