@@ -12,6 +12,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .engine.checks import check_choice, check_number
+from sepbook.engine.spectra import (
+    check_mask,
+    check_mixture,
+    check_phases,
+    check_spectra,
+    hush,
+)
 from .sound import listen, show_spectrogram
 from .stft import istft, stft
 
@@ -63,31 +71,9 @@ def ideal_binary_mask(
     Raises: ValueError for fewer than four axes, NaN, or infinity.
     Source: Wang 2005, "On ideal binary mask as the computational goal of auditory scene analysis".
     """
-    _check_spectra(src)
+    check_spectra(src)
     mag = src.detach().abs()
     return torch.zeros_like(mag).scatter(-4, mag.argmax(-4, keepdim=True), 1.0)
-
-# %% ../nbs/1_foundations/03_masks.ipynb #25681cec
-def _check_spectra(src: Tensor, mix: Tensor | None = None) -> None:
-    """Raise a one-line ValueError unless `src` can be turned into masks (for `mix`, if given)."""
-    if src.ndim < 4 or 0 in src.shape:
-        raise ValueError(
-            f"src has shape {tuple(src.shape)}, but (..., source, channel, frequency, frame) "
-            "without empty axes is needed; for one channel use src.unsqueeze(-3)"
-        )
-    if mix is not None and mix.shape != src.shape[:-4] + src.shape[-3:]:
-        raise ValueError(
-            f"mix has shape {tuple(mix.shape)}, but src {tuple(src.shape)}; "
-            "mix must have the axes of src without the source axis (-4)"
-        )
-    for name, spec in (("src", src), ("mix", mix)):
-        if spec is not None and not torch.isfinite(spec.detach()).all():
-            raise ValueError(f"{name} holds NaN or infinity; look at the audio it was made from")
-
-# %% ../nbs/1_foundations/03_masks.ipynb #a16ef1e1
-def _hush(spec: Tensor) -> Tensor:
-    """`spec` with zeros in the bins that count as silent: below about -380 dB for float32."""
-    return spec.masked_fill(spec.detach().abs() < torch.finfo(spec.dtype).tiny ** 0.5, 0)
 
 # %% ../nbs/1_foundations/03_masks.ipynb #722917e6
 def ideal_ratio_mask(
@@ -99,10 +85,9 @@ def ideal_ratio_mask(
     Raises: ValueError for fewer than four axes, NaN, infinity, or a power that is not positive.
     Source: Huang et al. 2014, "Deep learning for monaural speech separation".
     """
-    _check_spectra(src)
-    if not power > 0:
-        raise ValueError(f"power is {power}, but must be positive: 1 for amplitude, 2 for power")
-    mag = _hush(src).abs()
+    check_spectra(src)
+    check_number("power", power, above=0)
+    mag = hush(src).abs()
     loudest = mag.detach().amax(-4, keepdim=True)
     silent = loudest == 0
     share = (mag / loudest.masked_fill(silent, 1.0)) ** power
@@ -131,10 +116,8 @@ def complex_ratio_mask(
     Raises: ValueError for real spectra, fewer than four axes, shapes that don't match, NaN.
     Source: Williamson, Wang and Wang 2016, "Complex ratio masking for monaural speech separation".
     """
-    _check_spectra(src, mix)
-    if not src.is_complex() or not (mix is None or mix.is_complex()):
-        raise ValueError("src and mix must be complex, as from stft; magnitudes have no phase")
-    mix = _hush(src.sum(-4) if mix is None else mix).unsqueeze(-4)
+    check_phases(src, mix)
+    mix = hush(src.sum(-4) if mix is None else mix).unsqueeze(-4)
     silent = mix == 0
     length = mix.abs().masked_fill(silent, 1.0)
     direction = mix / length
@@ -177,14 +160,7 @@ def apply_mask(
 
     Raises: ValueError where the axes of mask and mix don't match.
     """
-    axes = mask.ndim >= 4 and mix.ndim == mask.ndim - 1
-    if axes and mask.shape[-3] == 1 and mask.shape[-2:] == mix.shape[-2:]:
-        mask = mask.expand(*mask.shape[:-3], *mix.shape[-3:])
-    if not axes or mix.shape != mask.shape[:-4] + mask.shape[-3:]:
-        raise ValueError(
-            f"mask has shape {tuple(mask.shape)} and mix {tuple(mix.shape)}; needed are "
-            "(..., source, channel, frequency, frame) and (..., channel, frequency, frame)"
-        )
+    check_mask(mask, mix)
     return mask * mix.unsqueeze(-4)
 
 # %% ../nbs/1_foundations/03_masks.ipynb #7770c525
@@ -211,17 +187,11 @@ def oracle(
 
     Raises: ValueError for an unknown mask, axes that don't match, NaN, or too short a signal.
     """
-    if isinstance(mask, str) and mask not in MASKS:
-        raise ValueError(f"mask {mask!r} is unknown; use {', '.join(MASKS)}, or a function")
-    mix, src = torch.as_tensor(mix), torch.as_tensor(src)
-    if src.ndim < 3 or mix.shape != src.shape[:-3] + src.shape[-2:]:
-        raise ValueError(
-            f"mix has shape {tuple(mix.shape)} and src {tuple(src.shape)}; needed are "
-            "(..., channel, time) and (..., source, channel, time)"
-        )
+    mix, src = check_mixture(mix, src)
+    make = MASKS[check_choice("mask", mask, MASKS)] if isinstance(mask, str) else mask
     mix_spec, src_spec = (stft(wav, n_fft, hop, window) for wav in (mix, src))
-    values = (MASKS[mask] if isinstance(mask, str) else mask)(src_spec, mix_spec)
-    return istft(apply_mask(values, mix_spec), mix.shape[-1], n_fft, hop, window)
+    est = apply_mask(make(src_spec, mix_spec), mix_spec)
+    return istft(est, mix.shape[-1], n_fft, hop, window)
 
 # %% ../nbs/1_foundations/03_masks.ipynb #eb6ae17a
 def mask_editor(

@@ -155,7 +155,7 @@ MISTAKES = {
     "other mixture": (lambda: phase_sensitive_mask(spec, spec), "source axis"),
     "magnitudes": (lambda: phase_sensitive_mask(spec.abs()), "complex"),
     "infinite": (lambda: ideal_binary_mask(spec / 0), "infinity"),
-    "power": (lambda: ideal_ratio_mask(spec, power=0), "positive"),
+    "power": (lambda: ideal_ratio_mask(spec, power=0), "above 0"),
     "other frames": (lambda: apply_mask(spec.abs(), spec[0, ..., :5]), "frame"),
     "reversed box": (lambda: cut_box(wave[0], (1, 0), (0, 1), 8000, n_fft=128, hop=32), "first"),
 }
