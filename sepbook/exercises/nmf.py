@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_kl_step', 'check_sparse_step', 'check_semi_supervised']
 
-# %% ../../nbs/solutions/13_nmf.ipynb #972192a6
+# %% ../../nbs/solutions/13_nmf.ipynb #a578d887
 from collections.abc import Callable
 
 import torch
@@ -14,14 +14,14 @@ from torch import Tensor
 from ..classical.nmf import beta_divergence, nmf
 from .core import checker, close, expect
 
-# %% ../../nbs/solutions/13_nmf.ipynb #61dce62d
+# %% ../../nbs/solutions/13_nmf.ipynb #2952f79c
 def _example(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """A small V, and a W and H to start from."""
     draw = torch.Generator().manual_seed(seed)
     shapes = ((12, 15), (12, 4), (4, 15))
     return tuple(torch.rand(s, generator=draw, dtype=torch.float64) + 0.05 for s in shapes)
 
-# %% ../../nbs/solutions/13_nmf.ipynb #2293f996
+# %% ../../nbs/solutions/13_nmf.ipynb #a15c0931
 def _kl_step(V: Tensor, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
     """One KL update of W, then of H."""
     W = W * ((V / (W @ H)) @ H.T) / H.sum(1)
@@ -39,7 +39,7 @@ def check_kl_step(answer: Callable):
     expect(close(got_W, want_W), "W differs: (V / WH) H^T, divided by the sums of the rows of H.")
     expect(close(got_H, want_H), "W is right, H differs: did you use the new W, also in the model?")
 
-# %% ../../nbs/solutions/13_nmf.ipynb #33a466ab
+# %% ../../nbs/solutions/13_nmf.ipynb #ea2f5c42
 @checker(
     "13.4", difficulty=3, minutes=20, hint="The new term's derivative is positive: it pulls down."
 )
@@ -55,7 +55,7 @@ def check_sparse_step(answer: Callable):
     want = H * (W.T @ (V / (W @ H))) / (W.sum(0)[:, None] + 3.0)
     expect(close(got, want), "It goes down, but not to the majoriser's minimum: mu belongs below.")
 
-# %% ../../nbs/solutions/13_nmf.ipynb #93c69f2f
+# %% ../../nbs/solutions/13_nmf.ipynb #3a55109f
 @checker("13.5", difficulty=3, minutes=20, hint="nmf takes W and hold.")
 def check_semi_supervised(answer: Callable):
     """Take (V, W_known, rank); hold W_known, learn `rank` more; return (M_known, M_rest)."""
