@@ -95,6 +95,7 @@ def overhead(batch_size: int, steps: int, folder: str) -> dict:
     clock = Clock(data, bare, batch_size)
     torch.manual_seed(0)
     learner = Learner(Wrapped(), clock, batch_size=batch_size, ema=0.999, folder=folder)
+    clock.calls, clock.theirs, clock.ours, clock.resumed = 0, [], [], None  # it has read some items
     learner.fit(steps=steps + 3, progress=False)
     (ours, our_work), (theirs, their_work) = (
         torch.stack(times[2:]).T.tolist() for times in (clock.ours, clock.theirs)
@@ -132,7 +133,9 @@ torch.set_num_threads(1)
 torch.manual_seed(0)
 data = MixtureDataset(preload(example_corpus()), seconds=1.0, size=12)
 valid = MixtureDataset(data.corpus, seconds=1.0, size=5, seed=9)
-options = dict(batch_size=4, clip=1e-3, ema=0.9, lr=0.01, folder=sys.argv[2])
+parts = int(sys.argv[4])  # of a batch of four
+options = dict(batch_size=4 // parts, accumulate=parts, clip=1e-3, ema=0.9, lr=0.01)
+options |= dict(folder=sys.argv[2])
 learner = Learner(Small(), data, valid, **options)
 assert learner.accelerator.num_processes == int(sys.argv[3])
 learner.fit(steps=5, progress=False)
@@ -154,7 +157,7 @@ def two_processes() -> float:
         found = []
         for number, launch in ((1, []), (2, LAUNCH)):
             out = Path(folder) / f"{number}.safetensors"
-            call = [sys.executable, *launch, script, out, Path(folder) / f"run{number}", number]
+            call = [sys.executable, *launch, script, out, Path(folder) / f"run{number}", number, 1]
             env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
             subprocess.run(list(map(str, call)), check=True, capture_output=True, env=env)
             found.append(load_file(out))

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -19,19 +20,19 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import Dataset
 
-from sepbook import learner as module
-from sepbook.learner import (
-    EMA,
-    Learner,
-    Network,
-    Objective,
-    atomic,
+from sepbook.engine import training as engine
+from sepbook.engine.files import atomic
+from sepbook.engine.training import (
+    Checkpoint,
+    EarlyStopping,
+    Log,
+    TensorBoard,
     curve_svg,
     epoch_order,
     load_state,
-    lr_factor,
     save_state,
 )
+from sepbook.learner import EMA, Learner, Network, Objective, lr_factor
 from sepbook.mixtures import MixtureDataset, example_corpus, preload
 
 
@@ -110,7 +111,7 @@ def die_with_half_a_checkpoint():
     write, count = safetensors.torch.save_file, iter(range(100))
     def save_file(tensors, path, meta=None):
         write(tensors, path, meta)
-        if "checkpoint" in str(path) and next(count) == 6:
+        if "identity" in meta["state"] and next(count) == 6:
             os.truncate(path, os.path.getsize(path) // 2)
             die()
     safetensors.torch.save_file = save_file
@@ -173,7 +174,7 @@ def result(folder):
     state = load_state(folder / "checkpoint.safetensors")
     state["where"].pop("seconds")
     tensors = {}
-    tree = module._flatten(state, "", tensors)
+    tree = engine.flatten(state, "", tensors)
     log = pd.read_json(folder / "log.jsonl", lines=True).drop(columns="seconds")
     return json.dumps(tree), tensors, log, load_file(folder / "best.safetensors")
 
@@ -204,7 +205,7 @@ def test_killed_with_signal_9_and_resumed(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_end_the_training_after_a_checkpoint(number, tmp_path):
+def test_signals_end_the_training_after_a_checkpoint(number, tmp_path, capsys):
     undisturbed = fit(steps=9)
     calls = iter(range(100))
 
@@ -218,10 +219,84 @@ def test_signals_end_the_training_after_a_checkpoint(number, tmp_path):
     with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
         interrupted.fit(steps=9, progress=False)
     assert signal.getsignal(number) == handler
-    assert load_state(tmp_path / "run" / "checkpoint.safetensors")["where"]["step"] == 5
+    step = load_state(tmp_path / "run" / "checkpoint.safetensors")["where"]["step"]
+    assert step == 4 and "after step 4, saved in run" in capsys.readouterr().err
     assert torch.equal(weights(fit(steps=9, folder=tmp_path / "run")), weights(undisturbed))
     interrupted.fit(steps=9, progress=False)  # or in the same process
     assert torch.equal(weights(interrupted), weights(undisturbed))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("phase", ["data", "training", "validation"])
+def test_signals_act_within_a_second(number, phase, tmp_path, capsys):
+    """However long an item, a step or a validation takes; and then it goes on to the bit."""
+    came = []
+
+    def slow():
+        if not came:
+            threading.Timer(0.2, lambda: came.append(time.perf_counter())).start()
+            threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+            time.sleep(20)
+
+    class Slow(Dataset):
+        data = items(12)
+        calls = 0
+
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, i):
+            self.calls += 1
+            if phase == "data" and self.calls > 6 + 7:  # the first six make the fingerprint
+                slow()
+            return self.data[i]
+
+    def loss(model, mix, src):
+        if phase == "training" and model.training and learner.where.step == 4:
+            slow()
+        if phase == "validation" and not model.training:
+            slow()
+        return model.loss(mix, src)
+
+    how = dict(folder=tmp_path, ema=0.9)
+    learner = make(Slow(), items(4), loss, **how)
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
+        learner.fit(steps=6, progress=False)
+    assert time.perf_counter() - came[0] < 1
+    step = {"data": 1, "training": 4, "validation": 3}[phase]
+    assert f"after step {step}, saved in {tmp_path.name}" in capsys.readouterr().err
+    assert load_state(tmp_path / "checkpoint.safetensors")["where"]["step"] == step
+    resumed, whole = fit(Slow(), items(4), steps=6, **how), fit(items(), items(4), steps=6, ema=0.9)
+    assert torch.equal(weights(resumed), weights(whole))
+    left, right = (made.log.drop(columns="seconds") for made in (resumed, whole))
+    pd.testing.assert_frame_equal(left, right, check_exact=True)
+
+
+def test_a_signal_waits_for_the_step_to_be_whole(tmp_path):
+    """It comes in the middle of the optimiser's step, and again while the checkpoint is written."""
+
+    class Hurried(torch.optim.Adam):
+        def step(self, *args, **kwargs):
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().step(*args, **kwargs)
+
+    class Impatient:
+        def after_interrupt(self, learner):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    learner = make(optimizer=Hurried, folder=tmp_path, callbacks=[Impatient()])
+    with pytest.raises(SystemExit):
+        learner.fit(steps=5, progress=False)
+    state = load_state(tmp_path / "checkpoint.safetensors")
+    assert state["where"]["step"] == 1
+    assert torch.equal(weights(learner), weights(fit(steps=1)))
+
+
+def test_signals_in_a_thread_are_no_business_of_ours():
+    learner = make()
+    thread = threading.Thread(target=lambda: learner.fit(steps=2, progress=False))
+    thread.start(), thread.join()
+    assert learner.where.step == 2
 
 
 @pytest.mark.parametrize("stop", range(1, 9))
@@ -266,9 +341,11 @@ def test_resume_does_not_decode_what_was_used(tmp_path):
             seen.append(i)
             return self.data[i]
 
-    fit(Watched(), steps=2, folder=tmp_path)
-    assert len(seen) == 8
-    fit(Watched(), steps=3, folder=tmp_path)
+    for steps, used in ((2, 8), (3, 12)):
+        made = make(Watched(), folder=tmp_path)
+        del seen[8 * (steps - 2) :]  # a few items were read to recognise the data
+        made.fit(steps=steps, progress=False)
+        assert len(seen) == used
     assert sorted(seen) == list(range(12))
 
 
@@ -326,36 +403,48 @@ def test_epochs_are_permutations():
 
 
 def test_two_processes_make_the_same_steps_as_one(tmp_path):
-    """Gloo on the CPU, five steps with clipping and averaging, the joined batch shared."""
+    """Gloo on the CPU, five steps with clipping and averaging, the joined batch shared.
+
+    The third run also cuts each batch in two parts, whose gradients are accumulated.
+    """
     spec = importlib.util.spec_from_file_location("bench", ROOT / "benchmarks" / "learner.py")
     spec.loader.exec_module(bench := importlib.util.module_from_spec(spec))
     (script := tmp_path / "two.py").write_text(bench.TWO)
     started = {
-        number: subprocess.Popen(
-            [sys.executable, *launch, script, tmp_path / f"{number}.safetensors"]
-            + [tmp_path / f"run{number}", str(number)],
+        name: subprocess.Popen(
+            [sys.executable, *launch, script, tmp_path / f"{name}.safetensors"]
+            + [tmp_path / f"run-{name}", number, parts],
             env=ALONE | {"ACCELERATE_USE_CPU": "true"},
             stderr=subprocess.PIPE,
             text=True,
         )
-        for number, launch in ((1, []), (2, bench.LAUNCH))
+        for name, launch, number, parts in (
+            ("one", [], "1", "1"),
+            ("two", bench.LAUNCH, "2", "1"),
+            ("parts", bench.LAUNCH, "2", "2"),
+        )
     }
     for process in started.values():
         error = process.communicate(timeout=300)[1]
         assert process.returncode == 0, error[-800:]
-    one, two = (load_file(tmp_path / f"{number}.safetensors") for number in (1, 2))
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0)
     torch.manual_seed(0)
     start = nn.Conv1d(1, 32, 17, padding=8).weight
+    one = load_file(tmp_path / "one.safetensors")
     assert (one["net.0.weight"] - start).abs().max() > 1e-3  # they did move
-    alone, shared = (load_state(tmp_path / f"run{n}" / "checkpoint.safetensors") for n in (1, 2))
-    assert shared["where"]["step"] == 5
-    for key in ("best", "losses", "norms"):  # the log's numbers are the joined batch's
-        assert shared["where"][key] == pytest.approx(alone["where"][key], rel=1e-5)
-    logs = [pd.read_json(tmp_path / f"run{n}" / "log.jsonl", lines=True) for n in (1, 2)]
-    columns = ["step", "loss", "valid", "norm"]
-    pd.testing.assert_frame_equal(logs[0][columns], logs[1][columns], rtol=1e-4)
+    alone = load_state(tmp_path / "run-one" / "checkpoint.safetensors")
+    logs = [pd.read_json(tmp_path / f"run-{n}" / "log.jsonl", lines=True) for n in started]
+    for k, name in enumerate(started):
+        two = load_file(tmp_path / f"{name}.safetensors")
+        for key in one:
+            torch.testing.assert_close(one[key], two[key], atol=1e-6, rtol=0)
+        shared = load_state(tmp_path / f"run-{name}" / "checkpoint.safetensors")
+        assert shared["where"]["step"] == 5
+        assert shared["where"]["best"] == pytest.approx(alone["where"]["best"], rel=1e-5)
+        kept = [dict(state["callbacks"])["Log"] for state in (alone, shared)]
+        for key in ("losses", "norms"):  # the log's numbers are the joined batch's
+            assert kept[1][key] == pytest.approx(kept[0][key], rel=1e-5)
+        columns = ["step", "loss", "valid", "norm"]
+        pd.testing.assert_frame_equal(logs[0][columns], logs[k][columns], rtol=1e-4)
 
 
 # Numbers
@@ -383,6 +472,130 @@ def test_equal_to_a_loop_by_hand():
     mine = torch.cat([p.detach().flatten() for p in model.parameters()])
     made_again.fit(steps=6, progress=False)
     assert torch.equal(weights(made_again), mine)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_accumulated_batches_are_one_large_batch(parts):
+    """Gradients of several batches averaged: the same steps to 1e-6, the same log."""
+    data, how = items(26), dict(model=None, lr=0.01, clip=0.01, ema=0.9)
+    runs = []
+    for options in (dict(batch_size=6), dict(batch_size=6 // parts, accumulate=parts)):
+        torch.manual_seed(0)
+        made = make(data, items(4), **(how | options | {"model": Small(dropout=0.0)}))
+        made.fit(steps=9, progress=False)
+        runs.append(made)
+    one, many = runs
+    assert len(one.feed) == len(many.feed) == 4
+    assert (weights(one) - weights(many)).abs().max() < 1e-6
+    pd.testing.assert_frame_equal(
+        one.log.drop(columns="seconds"), many.log.drop(columns="seconds"), rtol=1e-4
+    )
+    with pytest.raises(ValueError, match="lower accumulate"):
+        make(items(5), batch_size=4, accumulate=2)
+
+
+def test_accumulation_does_not_depend_on_that_of_accelerate():
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    try:
+        made = fit(steps=4, accelerator=accelerator)
+        assert (weights(made) - weights(fit(steps=4))).abs().max() < 1e-6
+    finally:
+        accelerator.gradient_accumulation_steps = 1
+
+
+# Callbacks
+
+
+def test_callbacks_hear_everything_in_order():
+    class Ear:
+        """A method for each event."""
+
+    heard = []
+    for event in engine.EVENTS:
+        setattr(Ear, event, lambda self, learner, event=event: heard.append(event))
+    fit(items(8), items(2), steps=3, callbacks=[Ear()])
+    step, check = ["before_batch", "after_backward", "after_step"], []
+    check = ["before_validation", "after_validation"]
+    want = ["setup", "before_fit", *step, *step, *check, "after_epoch", *step, *check]
+    assert heard == [*want, "after_fit", "cleanup_fit"]
+
+
+def test_a_callback_remembers(tmp_path):
+    class Counter:
+        count = 0
+
+        def after_step(self, learner):
+            self.count += 1
+            if self.count == 3:
+                raise RuntimeError("power cut")
+
+        def state_dict(self):
+            return {"count": self.count}
+
+        def load_state_dict(self, state):
+            self.count = 10 * state["count"]
+
+    with pytest.raises(RuntimeError):
+        fit(steps=5, callbacks=[Counter()], folder=tmp_path, checkpoint_minutes=0)
+    resumed = fit(steps=5, callbacks=[counter := Counter()], folder=tmp_path)
+    assert resumed.where.step == 5 and counter.count == 23
+
+
+def test_callbacks_of_the_caller_take_the_place_of_ours(tmp_path):
+    own = [Checkpoint(tmp_path, minutes=0), Log(every=3), EarlyStopping(1)]
+    data = items(4)
+    worse = iter(range(100))
+    loss = lambda model, mix, src: model.loss(mix, src) + (0 if model.training else next(worse))
+    made = make(data, data, loss, callbacks=own, patience=7)
+    made.fit(epochs=20, progress=False)
+    assert made.where.step == 2 and made.history is own[1] and made.find(Checkpoint) is own[0]
+    assert sum(isinstance(c, EarlyStopping) for c in made.callbacks) == 1
+    best = made.best()
+    again = make(data, data, loss, callbacks=[Checkpoint(tmp_path), Log(every=3), EarlyStopping(1)])
+    assert again.where.step == 2 and len(again.log) == len(made.log)
+    assert all(map(torch.equal, best.parameters(), again.best().parameters()))
+
+
+def test_callbacks_that_would_never_be_called():
+    class Misspelt:
+        def after_stp(self, learner):
+            """Nobody calls this."""
+
+    for wrong, word in ((Misspelt(), "after_stp"), (object(), "events are"), (Misspelt, "class")):
+        with pytest.raises((TypeError, ValueError), match=word) as raised:
+            make(callbacks=[wrong])
+        assert "\n" not in str(raised.value)
+
+
+def test_fingerprints():
+    corpus = preload(example_corpus())
+    one = engine.fingerprint(MixtureDataset(corpus, seconds=0.25, size=20))
+    assert engine.alike(one, engine.fingerprint(MixtureDataset(corpus, seconds=0.25, size=20)))
+    fewer = corpus.subset(lambda row: row["speaker"] != corpus.rows[0]["speaker"])
+    for other in (
+        MixtureDataset(corpus, seconds=0.3, size=20),
+        MixtureDataset(corpus, seconds=0.25, size=21),
+        MixtureDataset(corpus, seconds=0.25, size=20, seed=1),
+        MixtureDataset(fewer, seconds=0.25, size=20),
+        MixtureDataset(corpus, n_src=3, seconds=0.25, size=20),
+    ):
+        assert not engine.alike(one, engine.fingerprint(other))
+    parts = [torch.utils.data.Subset(items(9), chosen) for chosen in ([0, 1, 2, 8], [0, 1, 3, 8])]
+    assert not engine.alike(*map(engine.fingerprint, parts))
+
+    class Different(Dataset):
+        """Another item each time."""
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            src = torch.from_numpy(np.random.default_rng().standard_normal((2, 1, 9)))
+            return src.sum(0), src
+
+    assert engine.fingerprint(Different())["sketches"] == [None, None, None]
 
 
 def test_ema_is_the_weighted_mean():
@@ -471,7 +684,7 @@ def test_one_batch_is_learned_by_heart():
 def test_log_rows(tmp_path):
     made = fit(items(12), items(2), steps=7, folder=tmp_path, log_every=2)
     log = pd.read_json(tmp_path / "log.jsonl", lines=True)
-    assert list(log.columns) == list(module.COLUMNS)
+    assert list(log.columns) == list(engine.COLUMNS)
     assert log.step.tolist() == [2, 3, 4, 6, 7]
     assert log.epoch.tolist() == [1, 1, 2, 2, 3]
     assert log.valid.notna().tolist() == [False, True, False, True, True]
@@ -634,6 +847,8 @@ def test_many_bad_gradients_stop():
         (dict(seed=1), "seed"),
         (dict(batch_size=3), "batch_size"),
         (dict(data=items(13)), "12 items"),
+        (dict(data=items(seed=1)), "other train data"),
+        (dict(accumulate=2), "accumulate"),
         (dict(ema=0.5), "ema"),
         (dict(optimizer="sgd"), "optimizer"),
         (dict(model=nn.Conv1d(1, 2, 1), loss=lambda m, x, y: m(x).mean()), "model"),
@@ -669,6 +884,17 @@ def test_damaged_checkpoints_are_refused(tmp_path):
     save_state({"step": 3}, path)
     with pytest.raises(ValueError, match="no checkpoint of a Learner"):
         make(folder=tmp_path)
+
+
+def test_checkpoints_of_an_older_version_are_refused(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    fit(steps=2, folder=tmp_path)
+    state = load_state(path)
+    del state["format"]
+    save_state(state, path)
+    with pytest.raises(ValueError, match="older version") as raised:
+        make(folder=tmp_path)
+    assert one_line(raised)
 
 
 def test_folders_that_can_not_be_written(tmp_path):
@@ -798,7 +1024,8 @@ def test_the_curve_is_small_and_finite():
 def test_tensorboard(tmp_path):
     pytest.importorskip("tensorboard")
     made = fit(steps=3, folder=tmp_path, tensorboard=True)
-    assert list((tmp_path / "tensorboard").glob("events*")) and made.board is not None
+    assert list((tmp_path / "tensorboard").glob("events*"))
+    assert made.find(TensorBoard).board is not None
 
 
 def test_tensorboard_that_is_missing(tmp_path, monkeypatch):
