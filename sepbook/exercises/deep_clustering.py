@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_gradient', 'check_soft_masks', 'check_count']
 
-# %% ../../nbs/solutions/22_deep_clustering.ipynb #4dbfe771
+# %% ../../nbs/solutions/22_deep_clustering.ipynb #3bc360e0
 from collections.abc import Callable
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from .core import checker, close, expect
 from ..models.deep_clustering import affinity_loss
 
-# %% ../../nbs/solutions/22_deep_clustering.ipynb #6ef07bb9
+# %% ../../nbs/solutions/22_deep_clustering.ipynb #9e013a0e
 def _example(n: int = 40, dim: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Embeddings of length one (bin, dim) and a one-hot assignment to two voices (bin, source)."""
     draw = torch.Generator().manual_seed(seed)
@@ -22,12 +22,12 @@ def _example(n: int = 40, dim: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
     Y = torch.eye(2, dtype=torch.float64)[torch.randint(0, 2, (n,), generator=draw)]
     return V / V.norm(dim=1, keepdim=True), Y
 
-# %% ../../nbs/solutions/22_deep_clustering.ipynb #be3306d6
+# %% ../../nbs/solutions/22_deep_clustering.ipynb #6a387c09
 def _gradient(V: Tensor, Y: Tensor) -> Tensor:
     """4 (V V^T - Y Y^T) V, from the right."""
     return 4 * (V @ (V.mT @ V) - Y @ (Y.mT @ V))
 
-# %% ../../nbs/solutions/22_deep_clustering.ipynb #324c5eb4
+# %% ../../nbs/solutions/22_deep_clustering.ipynb #a5c392fb
 def _largest(answer: Callable, *given: Tensor) -> int:
     """The number of entries of the largest tensor that appears while `answer` computes."""
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -44,7 +44,7 @@ def _largest(answer: Callable, *given: Tensor) -> int:
         answer(*given)
     return watch.most
 
-# %% ../../nbs/solutions/22_deep_clustering.ipynb #1389191d
+# %% ../../nbs/solutions/22_deep_clustering.ipynb #83294b0c
 @checker("22.2", difficulty=3, minutes=25, hint="Where do you put the parentheses?")
 def check_gradient(answer: Callable):
     """Take V (bin, dim) and Y (bin, source); return the gradient of |VV^T - YY^T|^2 for V."""
@@ -59,7 +59,7 @@ def check_gradient(answer: Callable):
     few = _largest(answer, *_example(400)) < 400 * 400
     expect(few, "The value is right, but a matrix of bin by bin appears. Multiply from the right.")
 
-# %% ../../nbs/solutions/22_deep_clustering.ipynb #e40e4e0a
+# %% ../../nbs/solutions/22_deep_clustering.ipynb #934c6134
 def _soft_masks(V: Tensor, centres: Tensor, beta: float) -> Tensor:
     """Softmax over clusters of minus beta times the squared distance."""
     return (-beta * torch.cdist(V, centres) ** 2).softmax(-1)
@@ -81,7 +81,7 @@ def check_soft_masks(answer: Callable):
         close(got, want), "The masks add up, but they differ: is the nearest centre the largest?"
     )
 
-# %% ../../nbs/solutions/22_deep_clustering.ipynb #019f93a0
+# %% ../../nbs/solutions/22_deep_clustering.ipynb #0f43c56b
 def _count(V: Tensor, w: Tensor) -> int:
     """Eigenvalues above 0.1 of the weighted V^T V, scaled to sum one."""
     values = torch.linalg.eigvalsh(V.mT @ (V * w[:, None]))
@@ -94,7 +94,7 @@ def _crowd(n_src: int, n: int) -> Tensor:
     V = torch.eye(20)[torch.arange(n) % n_src] + 0.02 * torch.randn(n, 20, generator=draw)
     return V / V.norm(dim=1, keepdim=True)
 
-# %% ../../nbs/solutions/22_deep_clustering.ipynb #cf0339df
+# %% ../../nbs/solutions/22_deep_clustering.ipynb #cb945577
 @checker("22.4", difficulty=3, minutes=20, hint="Which of V V^T and V^T V is small?")
 def check_count(answer: Callable):
     """Take V (bin, dim) and weights w (bin,); return the number of eigenvalues above 0.1."""

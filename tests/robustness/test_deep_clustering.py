@@ -18,6 +18,7 @@ from sepbook.models.deep_clustering import (
     active_bins,
     affinity_loss,
     bin_weights,
+    cluster_masks,
     deep_clustering_loss,
     dominant_source,
     kmeans,
@@ -382,8 +383,36 @@ def test_both_heads():
     soft = model(mix)
     model.head = "cluster"
     hard = model(mix)
-    assert not torch.allclose(soft, hard) and torch.allclose(hard, model.cluster(mix))
+    spec = model.body.spectrum(mix)
+    mask = cluster_masks(model.embed(mix), spec.abs(), 2)
+    assert set(mask.unique().tolist()) == {0, 1} and (mask.sum(1) == 1).all()
+    assert not torch.allclose(soft, hard)
+    torch.testing.assert_close(hard, model.body.waves(mask, spec, 2000))
     assert build(Chimera, head="cluster").head == "cluster"
+
+
+@pytest.mark.parametrize("cls", NETWORKS)
+def test_sources_by_name(cls):
+    model = build(cls, sources=["she", "he", "it"]).eval()
+    assert model.sources == ("she", "he", "it") and cls(**model.config).sources == model.sources
+    assert model(noise(1, 1, 500)).shape == (1, 3, 1, 500)
+    for bad in (["she"], ["she", "she"], "she"):
+        with pytest.raises(ValueError) as error:
+            build(cls, sources=bad)
+        assert one_line(error)
+
+
+def test_the_names_of_the_weights():
+    """Files of weights that ship, or that readers have made, must go on fitting."""
+    body = {
+        f"body.lstm.{kind}_{gate}_l0{way}"
+        for kind in ("weight", "bias")
+        for gate in ("ih", "hh")
+        for way in ("", "_reverse")
+    }
+    body |= {"embedding.linear.weight", "embedding.linear.bias"}
+    assert set(build(DeepClustering).state_dict()) == body
+    assert set(build(Chimera).state_dict()) == body | {"mask.weight", "mask.bias"}
 
 
 def test_clustering_into_another_number():
