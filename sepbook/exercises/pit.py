@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_zeros', 'check_correlation', 'check_frame_pit', 'check_mixit']
 
-# %% ../../nbs/solutions/23_pit.ipynb #2d53592d
+# %% ../../nbs/solutions/23_pit.ipynb #9e1ebab3
 from collections.abc import Callable
 from itertools import permutations, product
 
@@ -16,13 +16,13 @@ from torch import Tensor
 from .core import checker, close, expect
 from ..pit import assign, pairwise_mse, pit_loss
 
-# %% ../../nbs/solutions/23_pit.ipynb #72ae73d1
+# %% ../../nbs/solutions/23_pit.ipynb #2ece190f
 def _random(*shape: int, seed: int = 0) -> Tensor:
     """Seeded normal numbers in double precision."""
     draw = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=draw, dtype=torch.float64)
 
-# %% ../../nbs/solutions/23_pit.ipynb #f70a4ee8
+# %% ../../nbs/solutions/23_pit.ipynb #62c3a5a1
 @checker("23.2", 2, 20, "Every permutation takes exactly one entry from each row.")
 def check_zeros(answer: Callable[[Tensor], Tensor]) -> None:
     """Take costs (row, column); return them less the minima of the rows, then of the columns."""
@@ -41,7 +41,7 @@ def check_zeros(answer: Callable[[Tensor], Tensor]) -> None:
         shift = torch.tensor(totals[0]) - torch.tensor(totals[1])
         expect(close(shift, shift[:1].expand_as(shift)), "The totals did not all fall alike.")
 
-# %% ../../nbs/solutions/23_pit.ipynb #9bbe793e
+# %% ../../nbs/solutions/23_pit.ipynb #70b94174
 @checker("23.3", 2, 15, "One einsum, and the energies.")
 def check_correlation(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Take (est, src); return 1 - |cosine| of all pairs (batch, estimate, source)."""
@@ -56,9 +56,11 @@ def check_correlation(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     for i, j in product(range(4), range(3)):
         want = 1 - torch.cosine_similarity(est[0, i], src[0, j], dim=-1).abs()
         expect(close(got[0, i, j : j + 1], want, 1e-5), f"Estimate {i}, source {j}: wrong cost.")
-    expect(close(answer(-2 * est, src), got, 1e-5), "Sign and level should not matter.")
+    for factor in (-2, 1e-4):
+        same = close(answer(factor * est, src), got, 1e-5)
+        expect(same, "Sign and level should not matter.")
 
-# %% ../../nbs/solutions/23_pit.ipynb #22b8e8f3
+# %% ../../nbs/solutions/23_pit.ipynb #166a3320
 @checker("23.4", 3, 20, "Fold, call pit_loss, unfold.")
 def check_frame_pit(answer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
     """Take est, src (batch, source, frequency, frame); return loss, permutation (b, frame, source)."""
@@ -73,7 +75,7 @@ def check_frame_pit(answer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -
         total += costs[0, best, range(3)].mean() / 14
     expect(close(loss, total), f"The loss is {loss:.4f}, but should be {total:.4f}.")
 
-# %% ../../nbs/solutions/23_pit.ipynb #72f73590
+# %% ../../nbs/solutions/23_pit.ipynb #e7e671fb
 @checker(
     "23.5", 4, 40, "Write the choices as a tensor of ones and zeros, and the sums as an einsum."
 )
@@ -85,6 +87,9 @@ def check_mixit(answer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> No
     expect(choice.shape == (3, 4), f"choice is {tuple(choice.shape)}, not (batch, estimate).")
     expect(torch.equal(choice.long(), want), "The sums of the choice don't give the mixtures.")
     expect(close(loss, 0.0, 1e-9), "The mixtures are met exactly, so the loss should be zero.")
+    twice = torch.stack([-est[:, 0], 2 * est[:, 0]], 1)
+    used = answer(est, twice)[1].unique().tolist()
+    expect(set(used) <= {0, 1}, "An estimate belongs to one mixture, 0 or 1, and goes there whole.")
     mixes, every = _random(3, 2, 200, seed=1), product((0, 1), repeat=4)
     costs = []
     for one in every:

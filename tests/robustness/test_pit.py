@@ -90,7 +90,7 @@ def test_assign_refuses_what_it_cannot_do():
         assign(noise(1, 2, 3))
     with pytest.raises(ValueError, match="must be"):
         assign(noise(2, 2))
-    with pytest.raises(ValueError, match="use auto"):
+    with pytest.raises(ValueError, match="one of auto"):
         assign(noise(1, 2, 2), "greedy")
     with pytest.raises(ValueError, match="permutations; use hungarian"):
         assign(noise(1, 20, 20), "brute")
@@ -321,7 +321,7 @@ def test_silence_stays_silent():
 
 
 def test_what_the_network_refuses():
-    with pytest.raises(ValueError, match="target is 'iam'; use am, psm, npsm"):
+    with pytest.raises(ValueError, match="target is 'iam', but must be one of am, psm, npsm"):
         UPIT(target="iam")
     with pytest.raises(ValueError, match="activation is 'elu'"):
         UPIT(activation="elu")
@@ -339,6 +339,25 @@ def test_targets_are_what_they_say():
     assert torch.allclose(psm.sum(1), mix.abs())  # the parts in the mixture's phase add up
     assert torch.equal(spectral_target(mix, src, "npsm"), psm.clamp(min=0))
     assert (psm <= spectral_target(mix, src, "am") + 1e-12).all()
+
+
+def test_sources_by_name():
+    net = small(sources=["she", "he", "it"]).eval()
+    assert net.sources == ("she", "he", "it") and net(noise(1, 1, 900)).shape == (1, 3, 1, 900)
+    with pytest.raises(ValueError, match="name of its own"):
+        small(sources=["she", "she"])
+
+
+def test_the_names_of_the_weights():
+    """Files of weights that ship, or that readers have made, must go on fitting."""
+    ways = ("", "_reverse")
+    lstm = {
+        f"masks.rnn.{kind}_{gate}_l0{way}"
+        for kind in ("weight", "bias")
+        for gate in ("ih", "hh")
+        for way in ways
+    }
+    assert set(small().state_dict()) == lstm | {"masks.out.weight", "masks.out.bias"}
 
 
 def test_double_precision():
