@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sepbook.engine.layers import ConvTranspose2d
 from sepbook.mixtures import example_song
-from sepbook.models.unet import ABOVE, SPLEETER, Spleeter, UNet, by_phases, phases
+from sepbook.models.unet import ABOVE, SPLEETER, Spleeter, UNet
 from sepbook.separate import separate
 
 SMALL = {"widths": (3, 4, 5), "n_fft": 256, "hop": 64, "n_bins": 64, "patch": None}
@@ -38,13 +39,13 @@ def test_parameter_counts():
             assert Spleeter(**how).n_params == len(how["sources"]) * 9_823_749
 
 
-@pytest.mark.parametrize("n_in, n_out, size", [(1, 1, (2, 2)), (7, 3, (5, 8)), (32, 1, (16, 4))])
+@pytest.mark.parametrize("n_in, n_out, size", [(1, 1, (2, 2)), (1, 3, (5, 8)), (32, 1, (32, 16))])
 def test_phases_are_the_transposed_convolution(n_in, n_out, size):
     layer = torch.nn.ConvTranspose2d(n_in, n_out, 5, 2, padding=2, output_padding=1).double()
+    fast = ConvTranspose2d(n_in, n_out, 5, 2, padding=2, output_padding=1).double()
+    fast.load_state_dict(layer.state_dict())
     x = noise(2, n_in, *size).double()
-    torch.testing.assert_close(by_phases(layer, x), layer(x), rtol=1e-9, atol=1e-12)
-    gains = phases(torch.ones(1, 1, 5, 5)).sum((1, 2, 3))
-    assert gains.tolist() == [9.0, 6.0, 6.0, 4.0]
+    torch.testing.assert_close(fast(x), layer(x), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("network", [unet(), spleeter(), spleeter(patch=16)])
@@ -154,7 +155,7 @@ def test_through_separate_at_full_rate_in_stereo():
         (UNet, {"n_bins": 576}, "at most 513"),
         (UNet, {"patch": 100}, "multiples of 64"),
         (UNet, {"hop": 900}, "hop"),
-        (UNet, {"sources": ()}, "names"),
+        (UNet, {"sources": ()}, "sources"),
         (UNet, {"output": "phase"}, "output"),
         (Spleeter, {"above": "noise"}, "above"),
         (Spleeter, {"channels": 0}, "channels"),
