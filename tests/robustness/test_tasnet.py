@@ -4,6 +4,7 @@ import pytest
 import torch
 from nets import noise, refused, run
 
+from sepbook.engine.layers import LiveState
 from sepbook.models.tasnet import (
     NORMS,
     SIZES,
@@ -91,6 +92,16 @@ def test_the_base_says_what_is_missing():
 # TasNet
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_sources_by_name(causal):
+    network = small(sources=["anna", "ben", "cleo"], causal=causal)
+    assert network.sources == ("anna", "ben", "cleo") and network.n_src == 3
+    assert TasNet(**network.config).sources == network.sources
+    assert run(network, noise(1, 1, 100)).shape == (1, 3, 1, 100)
+    with refused("name of its own"):
+        small(sources=["anna", "anna"])
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("n_src", [1, 2, 3])
 @pytest.mark.parametrize("how", [{}, {"gated": False, "unit": False, "skip": False}])
@@ -122,9 +133,10 @@ def test_the_other_network_does_look_ahead():
 @pytest.mark.parametrize("norm", ["frame", "cLN"])
 @pytest.mark.parametrize("block", [1, 3, 1000])
 def test_blocks_give_what_the_recording_gives(norm, block):
-    network, cut, past = small(norm=norm, causal=True), noise(2, 50, 16), {}
+    network, cut = small(norm=norm, causal=True), noise(2, 50, 16)
     with torch.no_grad():
-        parts = [network.separate_frames(b, past) for b in cut.split(block, 1)]
+        with LiveState():
+            parts = [network.separate_frames(b) for b in cut.split(block, 1)]
         want = network.separate_frames(cut)
     torch.testing.assert_close(torch.cat(parts, 1), want, rtol=1e-4, atol=1e-6)
 
@@ -152,7 +164,7 @@ def test_identity_paths_go_around_later_layers(skip):
     [
         ({"norm": "gln"}, "frame, cLN, gLN"),
         ({"causal": True, "norm": "gLN"}, "whole recording"),
-        ({"layers": 0}, "one layer"),
+        ({"layers": 0}, "at least 1"),
         ({"kernel": 15, "stride": 8}, "whole strides"),
         ({"stride": 0}, "whole strides"),
         ({"kernel": 0, "stride": 1}, "whole strides"),
