@@ -8,6 +8,8 @@ import torch
 import torchaudio
 from nets import peer, same_outputs, shaken, signals
 
+from sepbook.engine.names import PUBLISHED
+from sepbook.engine.weights import translate, translators
 from sepbook.models.conv_tasnet import ConvTasNet
 from sepbook.zoo import import_weights, read_weights
 
@@ -54,7 +56,7 @@ def compare_gradients(ours, theirs, peer: str) -> None:
     zeros = lambda p: torch.zeros_like(p) if p.grad is None else p.grad
     grads = {name: zeros(p) for name, p in theirs.named_parameters()}
     buffers = {k: v for k, v in theirs.state_dict().items() if k not in grads}
-    want = ours.peers[peer](ours, grads | buffers)
+    want = translate(ours, grads | buffers, peer)
     for name, p in ours.named_parameters():
         error = (zeros(p) - want[name]).abs().max() / want[name].abs().max().clamp(min=1e-12)
         assert error < 1e-5, (name, error)
@@ -72,7 +74,7 @@ def test_torchaudio(mask, n_src):
 
 
 def test_torchaudio_at_the_size_of_its_bundle():
-    bundle = ConvTasNet.published["torchaudio:CONVTASNET_BASE_LIBRI2MIX"]
+    bundle = PUBLISHED["ConvTasNet"]["torchaudio:CONVTASNET_BASE_LIBRI2MIX"]
     theirs = shaken(torchaudio.models.conv_tasnet_base(2))
     ours = ConvTasNet(**bundle["config"]).eval()
     assert ours.n_params == sum(p.numel() for p in theirs.parameters()) == 4_984_881
@@ -152,8 +154,8 @@ def test_another_size_is_refused(peer):
 
 
 def test_published_checkpoints_name_what_they_need():
-    for name, entry in ConvTasNet.published.items():
+    for name, entry in PUBLISHED["ConvTasNet"].items():
         assert name.startswith(("hf:", "torchaudio:"))
-        assert entry["peer"] in ConvTasNet.peers and entry["licence"]
+        assert entry["peer"] in translators(ConvTasNet) and entry["licence"]
         network = ConvTasNet(**entry["config"])
         assert network.n_params > 4_900_000

@@ -32,6 +32,12 @@ def test_parameter_counts():
     assert ConvTasNet(skip=0).n_params == 3_474_609
 
 
+def test_sources_by_name():
+    network = small(sources=["anna", "ben", "cleo"])
+    assert network.sources == ("anna", "ben", "cleo") and network.n_src == 3
+    assert ConvTasNet(**network.config).sources == network.sources
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("n_src", [1, 2, 3])
 def test_every_norm_trains(norm, n_src):
@@ -64,6 +70,26 @@ def test_the_way_back_equals_plain_steps(norm, monkeypatch):
     for got, want in zip(*grads):
         if want is not None:
             torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["gLN", "cLN", "frame"])
+def test_gradients_of_gradients(norm):
+    """A penalty on the gradient, as GANs have it, against plain steps."""
+    network = small(norm=norm).double().train()
+    mix = noise(1, 1, 100, dtype=torch.float64).requires_grad_()
+    (grad,) = torch.autograd.grad(network(mix).square().sum(), mix, create_graph=True)
+    grad.square().sum().backward()
+    weight, step = network.blocks[0].depthwise.weight, 1e-5
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            weight[3, 0, 1] += sign * step
+        (grad,) = torch.autograd.grad(network(mix).square().sum(), mix)
+        values.append(grad.square().sum())
+        with torch.no_grad():
+            weight[3, 0, 1] -= sign * step
+    want = (values[0] - values[1]) / (2 * step)
+    torch.testing.assert_close(weight.grad[3, 0, 1], want, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("norm", ["cLN", "frame", "BN"])
@@ -122,7 +148,7 @@ def test_stream_refuses_in_one_line():
     ("how", "words"),
     [
         ({"causal": True}, "gLN"),
-        ({"norm": "LN"}, "use gLN"),
+        ({"norm": "LN"}, "one of gLN"),
         ({"kernel": 15}, "even"),
         ({"taps": 2}, "odd"),
         ({"blocks": 0}, "one block"),
