@@ -7,14 +7,16 @@ __all__ = ['EDGES', 'NORMS', 'AT_ONCE', 'HEADS', 'segment', 'merge', 'Path', 'Du
 
 # %% ../../nbs/4_waveform/44_dprnn.ipynb #37f4c597
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..learner import Linear, linear, recurrent
-from .tasnet import MASKS, EncoderDecoder, LayerNorm, half, one_of
+from ..engine.checks import check_choice
+from ..engine.layers import LSTM, Linear
+from .tasnet import MASKS, EncoderDecoder, LayerNorm, half
 
 # %% ../../nbs/4_waveform/44_dprnn.ipynb #69e7a793
 EDGES = ("half", "whole")  # of a chunk: the silence before the first frame
@@ -22,8 +24,7 @@ EDGES = ("half", "whole")  # of a chunk: the silence before the first frame
 # %% ../../nbs/4_waveform/44_dprnn.ipynb #ff7cf687
 def _plan(frames: int, size: int, edge: str) -> tuple[int, int]:
     """Frames of silence before the first one, and the number of chunks."""
-    if edge not in EDGES:
-        raise ValueError(f"edge is {edge!r}; use {' or '.join(EDGES)}")
+    check_choice("edge", edge, EDGES)
     hop = half("size", size, "chunks")
     if edge == "half":
         return hop, 2 * ((frames + hop) // size + 1)
@@ -86,16 +87,16 @@ class Path(nn.Module):
         both: bool = True,  # read in both directions
     ):
         super().__init__()
-        self.lstm = nn.LSTM(channels, hidden, bidirectional=both)
+        self.lstm = LSTM(channels, hidden, bidirectional=both)
         self.linear = Linear((2 if both else 1) * hidden, channels)
-        self.norm = LayerNorm(channels, norm, (-4, -2))
+        self.norm = LayerNorm(channels, norm, over=(-4, -2))
 
     def forward(self, x: Tensor) -> Tensor:
         """Read x (time, batch, sequence, channel) along its first axis."""
         rows = x.flatten(1, 2)
         size = rows.shape[1] if x.is_cuda else max(1, AT_ONCE // self.lstm.hidden_size)
-        parts = rows.chunk(math.ceil(rows.shape[1] / size), 1)
-        read = torch.cat([self.linear(recurrent(self.lstm, part)) for part in parts], 1)
+        parts = rows.chunk(math.ceil(rows.shape[1] / size), dim=1)
+        read = torch.cat([self.linear(self.lstm(part)[0]) for part in parts], dim=1)
         return x + self.norm(read.view_as(x))
 
 # %% ../../nbs/4_waveform/44_dprnn.ipynb #a8012fd8
@@ -133,31 +134,53 @@ class Head(nn.Module):
         kind: str,  # one of HEADS
     ):
         super().__init__()
-        one_of("head", kind, HEADS)
-        self.n_src, self.prelu = n_src, nn.PReLU()
-        self.sources = Linear(channels, n_src * (channels if kind == "gated" else n_filters))
-        if kind == "gated":
+        check_choice("head", kind, HEADS)
+        self.n_src, self.gated, self.prelu = n_src, kind == "gated", nn.PReLU()
+        self.sources = Linear(channels, n_src * (channels if self.gated else n_filters))
+        if self.gated:
             self.value, self.gate = Linear(channels, channels), Linear(channels, channels)
             self.out = Linear(channels, n_filters, bias=False)
 
     def forward(self, chunks: Tensor, length: int, edge: str) -> Tensor:
         """Scores (batch, frame, source, filter) from chunks (batch, chunk, size, channel)."""
-        x = merge(self.prelu(chunks), length, edge)
-        x = linear(x, self.sources.weight, 2 * self.sources.bias)  # each frame is in two chunks
+        x = merge(self.sources(self.prelu(chunks)), length, edge)
         x = rearrange(x, "b t (s c) -> b t s c", s=self.n_src)
-        if not hasattr(self, "gate"):
-            return x
-        return self.out(self.value(x).tanh() * self.gate(x).sigmoid())
+        return self.out(self.value(x).tanh() * self.gate(x).sigmoid()) if self.gated else x
 
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #a57327ce
-class _Masker(EncoderDecoder):
-    """Segmentation, dual-path blocks, and the head."""
+# %% ../../nbs/4_waveform/44_dprnn.ipynb #d1575e26
+class DPRNN(EncoderDecoder):
+    """Dual-path recurrent masks on a learned spectrogram.
 
-    def _set_masker(
-        self, n_filters, bottleneck, hidden, chunk, blocks, norm, mask, head, both, edge
+    Defaults are the sizes of the paper's best network; its head is "plain".
+    Raises: ValueError for settings that don't go together.
+    Source: Luo, Chen and Yoshioka, ICASSP 2020; the gated head as in FaSNet's code and asteroid.
+    """
+
+    def __init__(
+        self,
+        n_src: int = 2,  # voices
+        n_filters: int = 64,  # of the encoder, N
+        kernel: int = 2,  # samples in a frame, even; the stride is half of it
+        bottleneck: int = 64,  # channels of the chunks, B
+        hidden: int = 128,  # units of each LSTM, in each direction, H
+        chunk: int = 250,  # frames in a chunk, K, even
+        blocks: int = 6,  # pairs of an intra- and an inter-chunk LSTM
+        norm: str = "gLN",  # "gLN", "frame"
+        mask: str = "sigmoid",  # "sigmoid", "relu", "softmax"
+        head: str = "gated",  # "gated" as in the published weights, "plain" as in the paper
+        both: bool = True,  # read across the chunks in both directions
+        encoder: str = "linear",  # what follows the encoder: "linear" (nothing), "relu"
+        edge: str = "half",  # silence before the first frame: "half" a chunk, or the "whole"
+        pad: bool = True,  # half a frame of silence at both ends, so that all is covered
+        objective: str = "si_sdr",  # the loss: "si_sdr", or "snr", which keeps the level
+        rescale: bool = False,  # bring estimates to the level that the mixture asks for
+        sample_rate: int = 8000,  # Hz
+        sources: Sequence[str] | None = None,  # names of the voices; None: s1, s2 ...
     ):
-        one_of("norm", norm, NORMS), one_of("mask", mask, MASKS)
-        _plan(0, chunk, edge)
+        how = encoder, pad, objective, rescale, sample_rate, sources
+        super().__init__(n_src, n_filters, kernel, half("kernel", kernel), *how)
+        check_choice("norm", norm, NORMS), check_choice("mask", mask, MASKS)
+        check_choice("edge", edge, EDGES), half("chunk", chunk, "chunks")
         if blocks < 1:
             raise ValueError(f"blocks is {blocks}; a dual-path network has one at least")
         self.chunk, self.edge, self.mask = chunk, edge, mask
@@ -171,94 +194,5 @@ class _Masker(EncoderDecoder):
         """Masks (batch, frame, source, filter) for spec (batch, frame, filter)."""
         x = segment(self.bottleneck(self.norm(spec)), self.chunk, self.edge)
         x = self.blocks(rearrange(x, "b s k c -> k b s c").contiguous())
-        chunks = rearrange(x, "k b s c -> b s k c")
-        return MASKS[self.mask](self.head(chunks, spec.shape[1], self.edge))
-
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #d1575e26
-class DPRNN(_Masker):
-    """Dual-path recurrent masks on a learned spectrogram. Defaults are the paper's best network.
-
-    Raises: ValueError for settings that don't go together.
-    Source: Luo, Chen and Yoshioka, ICASSP 2020; the gated head as in FaSNet's code and asteroid.
-    """
-
-    def __init__(
-        self,
-        n_src: int = 2,  # voices
-        n_filters: int = 64,  # of the encoder, N
-        kernel: int = 2,  # samples in a frame, even; the stride is half of it
-        bottleneck: int = 64,  # channels of the chunks
-        hidden: int = 128,  # units of each LSTM, in each direction
-        chunk: int = 250,  # frames in a chunk, K, even
-        blocks: int = 6,  # pairs of an intra- and an inter-chunk LSTM
-        norm: str = "gLN",  # "gLN", "frame"
-        mask: str = "sigmoid",  # "sigmoid", "relu", "softmax"
-        head: str = "gated",  # "gated" as in the published weights, "plain" as in the paper
-        both: bool = True,  # read across the chunks in both directions
-        encoder: str = "linear",  # what follows the encoder: "linear" (nothing), "relu"
-        edge: str = "half",  # silence before the first frame: "half" a chunk, or the "whole"
-        pad: bool = True,  # half a frame of silence at both ends, so that all is covered
-        objective: str = "si_sdr",  # the loss: "si_sdr", or "snr", which keeps the level
-        rescale: bool = False,  # bring estimates to the level that the mixture asks for
-        sample_rate: int = 8000,  # Hz
-    ):
-        how = encoder, pad, objective, rescale, sample_rate
-        super().__init__(n_src, n_filters, kernel, half("kernel", kernel), *how)
-        masker = n_filters, bottleneck, hidden, chunk, blocks, norm, mask, head, both, edge
-        self._set_masker(*masker)
-
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #68e4e803
-_OUTSIDE = {
-    "encoder": "encoder.filterbank._filters",
-    "decoder": "decoder.filterbank._filters",
-    "norm": "masker.bottleneck.0",
-    "bottleneck": "masker.bottleneck.1",
-    "head.prelu": "masker.first_out.0",
-    "head.sources": "masker.first_out.1",
-    "head.value": "masker.net_out.0",
-    "head.gate": "masker.net_gate.0",
-    "head.out": "masker.mask_net",
-}
-_INSIDE = {"lstm": "RNN.rnn", "linear": "linear", "norm": "norm"}
-
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #e3b5e978
-def _their_name(name: str) -> str:
-    """What asteroid calls one of our parameters."""
-    stem, _, leaf = name.rpartition(".")
-    if name.startswith("blocks."):
-        _, number, path, part = stem.split(".")
-        theirs = f"masker.net.{number}.{path}_{_INSIDE[part]}"
-    else:
-        theirs = _OUTSIDE[stem or name]
-        leaf = leaf if stem else ""
-    if stem.endswith("norm"):
-        leaf = {"weight": "gamma", "bias": "beta"}[leaf]
-    return f"{theirs}.{leaf}" if leaf else theirs
-
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #b8723de7
-def _from_asteroid(network: DPRNN, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Asteroid's weights under our names and without axes of length one."""
-    theirs = dict(state)
-    found = {name: theirs.pop(_their_name(name)) for name in network.state_dict()}
-    if theirs:
-        fault = f"asteroid's weights have {len(theirs)} more tensors, as {next(iter(theirs))}"
-        raise ValueError(f"{fault}; were they trained with other settings?")
-    plain = lambda t: t.flatten(1) if t.ndim > 2 else t
-    return {name: plain(t) for name, t in found.items()}
-
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #a01c9dc3
-DPRNN.peers = {"asteroid": _from_asteroid}
-
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #af1baef0
-def _wham(name: str, **config) -> dict[str, dict]:
-    """A checkpoint of asteroid's recipe; its encoder pads nothing, and its first chunk is silent."""
-    config = {"bottleneck": 128, "edge": "whole", "pad": False} | config
-    entry = {"peer": "asteroid", "config": config, "licence": "CC BY-SA 4.0"}
-    return {f"hf:{name}": entry}
-
-# %% ../../nbs/4_waveform/44_dprnn.ipynb #fa2cb66f
-DPRNN.published = (
-    _wham("mpariente/DPRNNTasNet-ks2_WHAM_sepclean")
-    | _wham("julien-c/DPRNNTasNet-ks16_WHAM_sepclean", kernel=16, chunk=100)
-    | _wham("JorisCos/DPRNNTasNet-ks2_Libri1Mix_enhsingle_16k", n_src=1, sample_rate=16000)
-)
+        x = rearrange(x, "k b s c -> b s k c")
+        return MASKS[self.mask](self.head(x, spec.shape[1], self.edge))

@@ -7,6 +7,8 @@ import pytest
 import torch
 from nets import peer, same_outputs, shaken, signals
 
+from sepbook.engine.names import PUBLISHED
+from sepbook.engine.weights import translate, translators
 from sepbook.models.dprnn import DPRNN, merge, segment
 from sepbook.zoo import import_weights, read_weights
 
@@ -67,7 +69,7 @@ def test_asteroid_gradients():
     weight = torch.randn(3, 2, mix.shape[-1], generator=draw, dtype=torch.float64)
     (ours(mix)[:, :, 0] * weight).sum().backward()
     (theirs(mix) * weight).sum().backward()
-    want = ours.peers["asteroid"](ours, {k: p.grad for k, p in theirs.named_parameters()})
+    want = translate(ours, {k: p.grad for k, p in theirs.named_parameters()}, "asteroid")
     for name, p in ours.named_parameters():
         error = (p.grad - want[name]).abs().max() / want[name].abs().max().clamp(min=1e-12)
         assert error < 1e-5, (name, error)
@@ -111,8 +113,8 @@ def test_another_size_is_refused(change):
 
 
 def test_published_checkpoints_name_what_they_need():
-    for name, entry in DPRNN.published.items():
-        assert name.startswith("hf:") and entry["peer"] in DPRNN.peers and entry["licence"]
+    for name, entry in PUBLISHED["DPRNN"].items():
+        assert name.startswith("hf:") and entry["peer"] in translators(DPRNN) and entry["licence"]
         network = DPRNN(**entry["config"])
         assert network.edge == "whole" and not network.pad
         assert network.n_params > 3_600_000

@@ -57,7 +57,7 @@ def test_half_chunks_are_never_more_than_whole_ones_and_some():
     [
         (lambda: segment(noise(1, 9, 2), 5), "even"),
         (lambda: segment(noise(1, 9, 2), 0), "even"),
-        (lambda: segment(noise(1, 9, 2), 4, "none"), "half or whole"),
+        (lambda: segment(noise(1, 9, 2), 4, "none"), "half, whole"),
         (lambda: merge(noise(1, 6, 4, 2), 30), "don't make 30 frames"),
         (lambda: merge(segment(noise(1, 9, 2), 4), 9, "whole"), "don't make 9 frames"),
     ],
@@ -94,16 +94,21 @@ def test_portions_change_nothing(monkeypatch):
             torch.testing.assert_close(got, want)
 
 
-def test_long_recordings_need_little_memory(monkeypatch):
+def test_long_recordings_need_little_memory():
     """No LSTM reads more sequences at once than the limit says."""
-    read, most = dprnn.recurrent, []
-    monkeypatch.setattr(
-        dprnn, "recurrent", lambda lstm, x: most.append(x.shape[1]) or read(lstm, x)
-    )
-    network = small()
+    network, most = small(), []
+    for block in network.blocks:
+        for path in (block.intra, block.inter):
+            path.lstm.register_forward_pre_hook(lambda _, x: most.append(x[0].shape[1]))
     with torch.no_grad():
         network(noise(1, 1, 8 * 12_000))
-    assert max(most) <= dprnn.AT_ONCE // network.blocks[0].intra.lstm.hidden_size
+    assert 0 < max(most) <= dprnn.AT_ONCE // network.blocks[0].intra.lstm.hidden_size
+
+
+def test_sources_by_name():
+    network = small(sources=["ada", "hal", "eve"])
+    assert network.sources == ("ada", "hal", "eve") and network.n_src == 3
+    assert run(network, noise(1, 1, 500)).shape[1] == 3
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
@@ -120,9 +125,9 @@ def test_one_direction_across_looks_ahead_by_a_chunk_and_no_more(blocks):
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({"norm": "cLN"}, "use gLN"),
-        ({"head": "paper"}, "use gated"),
-        ({"edge": "none"}, "half or whole"),
+        ({"norm": "cLN"}, "gLN"),
+        ({"head": "paper"}, "gated"),
+        ({"edge": "none"}, "half, whole"),
         ({"kernel": 15}, "even"),
         ({"kernel": 0}, "even"),
         ({"chunk": 15}, "even"),
