@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from nets import peer, same_outputs, shaken, signals
 from torch import nn
 
-from sepbook import zoo
+from sepbook.engine import weights
+from sepbook.engine.names import PUBLISHED
+from sepbook.engine.weights import translate, translators
 from sepbook.models.sepformer import SepFormer, positions
 from sepbook.zoo import import_weights, load, read_weights
 
@@ -86,7 +88,7 @@ def test_gradients():
     (ours(mix)[:, :, 0] * weight).sum().backward()
     (theirs(mix) * weight).sum().backward()
     grads = {name: p.grad for name, p in theirs.named_parameters()}
-    want = ours.peers["speechbrain"](ours, grads)
+    want = translate(ours, grads, "speechbrain")
     for name, p in ours.named_parameters():
         error = (p.grad - want[name]).abs().max() / want[name].abs().max().clamp(min=1e-9)
         assert error < 1e-5, (name, error)
@@ -153,11 +155,11 @@ def test_load_from_the_hub(tmp_path, monkeypatch):
         asked.append((repo, *names))
         return tmp_path / names[0]
 
-    monkeypatch.setattr(zoo, "_download", fetch)
+    monkeypatch.setattr(weights, "download", fetch)
     name = "hf:speechbrain/sepformer-wsj03mix"
-    entry = SepFormer.published[name]
+    entry = PUBLISHED["SepFormer"][name]
     small = {name: entry | {"config": entry["config"] | SMALL}}
-    monkeypatch.setattr(SepFormer, "published", small)
+    monkeypatch.setitem(PUBLISHED, "SepFormer", small)
     network = load(name)
     assert {row[1] for row in asked} == {"encoder.ckpt", "masknet.ckpt", "decoder.ckpt"}
     assert network.card["peer"] == "speechbrain" and network.n_src == 3
@@ -176,9 +178,9 @@ def test_another_size_is_refused(how):
 
 
 def test_published_checkpoints_name_what_they_need():
-    for name, entry in SepFormer.published.items():
+    for name, entry in PUBLISHED["SepFormer"].items():
         assert name.startswith("hf:speechbrain/sepformer-")
-        assert entry["peer"] in SepFormer.peers and entry["licence"]
+        assert entry["peer"] in translators(SepFormer) and entry["licence"]
         assert set(entry["files"].values()) == {"encoder.ckpt", "masknet.ckpt", "decoder.ckpt"}
         with torch.device("meta"):
             network = SepFormer(**entry["config"])

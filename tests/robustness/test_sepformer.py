@@ -44,12 +44,11 @@ def test_every_parameter_trains(n_src, mask):
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("length", [333, 4001])
 def test_with_and_without_gradients_are_equal(batch, length, monkeypatch):
-    """Without gradients the sequences go through in groups, in place: however many at once."""
+    """Without gradients the sequences go through in groups: however many at once."""
     network, mix = small(), noise(batch, 1, length)
     want = network(mix).detach()
-    for frames in (1, 64, 10**9):
-        at_once = lambda x, frames=frames: max(1, frames // x.shape[1])
-        monkeypatch.setattr(sepformer, "_at_once", at_once)
+    for numbers in (1, 64 * 24, 10**9):
+        monkeypatch.setitem(sepformer.AT_ONCE, "cpu", numbers)
         kept = mix.clone()
         torch.testing.assert_close(run(network, mix), want, rtol=1e-4, atol=1e-6)
         assert torch.equal(mix, kept), "the mixture stays as it was"
@@ -127,6 +126,12 @@ def test_bad_settings_are_refused_in_one_line(how, words):
 
 LENGTHS = (1000, 1001, 333, 4005)
 DIMS = {2: torch.export.Dim("time", min=32, max=1_000_000)}
+
+
+def test_sources_by_name():
+    network = small(sources=["ada", "hal", "eve"])
+    assert network.sources == ("ada", "hal", "eve") and network.n_src == 3
+    assert run(network, noise(1, 1, 500)).shape[1] == 3
 
 
 def test_torch_export():
