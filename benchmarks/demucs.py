@@ -24,7 +24,7 @@ RELEASED = {"dconv_mode": 3, "t_layers": 5, "segment": 7.8}
 PEERS = {
     "v1": ("demucs", "Demucs", OLD | {"resample": False, "normalize": False}),
     "v2": ("demucs", "Demucs", OLD),
-    "v3": ("demucs", "Demucs", {}),
+    "v3_wave": ("demucs", "Demucs", {}),
     "hybrid": ("hdemucs", "HDemucs", {}),
     "transformer": ("htdemucs", "HTDemucs", RELEASED),
 }
@@ -33,7 +33,7 @@ WIDTHS = {  # of the first layer; version 1 was published in two
     "v1, 64 channels": 64,
     "v1, bfloat16": 100,
     "v2": 64,
-    "v3": 64,
+    "v3_wave": 64,
     "hybrid": 48,
     "transformer": 48,
 }
@@ -77,7 +77,7 @@ def main() -> None:
     repeats, rows, errors, headline, long = 1 if args.quick else args.repeats, [], {}, [], []
     for version, hidden in WIDTHS.items():
         size = {"version": version, "hidden": 8 if args.quick else hidden}
-        size["hidden"] = max(size["hidden"], 16 if version in ("v3", "hybrid") else 8)
+        size["hidden"] = max(size["hidden"], 16 if version in ("v3_wave", "hybrid") else 8)
         size |= {"audio": (1.0, 2, 44100)} if args.quick else {}
         if not version.startswith("v1"):  # whose layers are those of version 2
             names = ("ours", "demucs", "torchaudio")

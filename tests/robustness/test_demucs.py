@@ -1,7 +1,6 @@
 """Demucs: what is special to these networks; the rest is in test_networks.py."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -9,27 +8,24 @@ from nets import noise, refused, run
 from torch import nn
 from torch.nn import functional as F
 
+from sepbook.engine.fused import MultiheadAttention, conv_norm, filter_bank
 from sepbook.models.demucs import (
     STEMS,
     VERSIONS,
-    Branches,
     Demucs,
     HDemucs,
     HTDemucs,
     LocalAttention,
-    Pointwise,
     Shifted,
     change_rate,
-    expand_and_norm,
     positions,
     rescale,
-    stretched,
 )
 
 SMALL = {
     "v1": (Demucs, VERSIONS["v1"] | {"hidden": 4, "depth": 3}),
     "v2": (Demucs, {"hidden": 4, "depth": 3}),
-    "v3": (Demucs, VERSIONS["v3"] | {"hidden": 8, "depth": 3, "compress": 2, "deep": 1}),
+    "v3 wave": (Demucs, VERSIONS["v3_wave"] | {"hidden": 8, "depth": 3, "compress": 2, "deep": 1}),
     "hybrid": (HDemucs, {"hidden": 8, "depth": 4, "n_fft": 128, "compress": 2, "deep": 2}),
     "transformer": (
         HTDemucs,
@@ -49,7 +45,7 @@ def small(name: str, **how) -> nn.Module:
 def test_parameter_counts():
     with torch.device("meta"):
         counts = {name: Demucs(**how).n_params for name, how in VERSIONS.items()}
-        assert counts == {"v1": 648_548_208, "v2": 265_679_496, "v3": 133_753_064}
+        assert counts == {"v1": 648_548_208, "v2": 265_679_496, "v3_wave": 133_753_064}
         assert HDemucs().n_params == 83_637_832
         assert HTDemucs().n_params == 41_984_456
         six = (*STEMS, "guitar", "piano")
@@ -138,29 +134,58 @@ def test_training_length_is_filled_up_in_evaluation_only():
     assert seen == [math.ceil(2205 / 64), math.ceil(1000 / 64), math.ceil(3000 / 64)]
 
 
+def gradients(f, inputs) -> list:
+    """What f returns, and its gradients with regard to the inputs, for the same probe each time."""
+    out = f()
+    probe = noise(*out.shape, seed=3, dtype=out.dtype)
+    return [out, *torch.autograd.grad((out * probe).sum(), inputs)]
+
+
 @pytest.mark.parametrize("frames", [5, 50])  # fewer and more than channels
 @pytest.mark.parametrize("rows", [1, 7])
 def test_widening_and_norm_in_one_step(rows, frames):
     torch.manual_seed(0)
-    wide, norm = Pointwise(6, 20).double(), nn.GroupNorm(1, 20).double()
-    with torch.no_grad():
-        norm.weight.normal_(), norm.bias.normal_()
+    wide, norm = nn.Conv1d(6, 20, 1).double(), nn.GroupNorm(1, 20).double()
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
     h = noise(rows, 6, frames, dtype=torch.float64).requires_grad_()
-    want, got = norm(F.linear(h.mT, wide.weight, wide.bias).mT), expand_and_norm(h, wide, norm)
-    torch.testing.assert_close(got, want)
-    probe, inputs = torch.randn_like(want), (h, *wide.parameters(), *norm.parameters())
-    grads = [torch.autograd.grad((y * probe).sum(), inputs) for y in (got, want)]
-    torch.testing.assert_close(*grads)
+    inputs = (h, *wide.parameters(), *norm.parameters())
+    got = gradients(lambda: conv_norm(wide, norm, h), inputs)
+    torch.testing.assert_close(got, gradients(lambda: norm(wide(h)), inputs))
+    assert torch.autograd.gradgradcheck(lambda h: conv_norm(wide, norm, h), h[:1, :, :9])
 
 
 def test_widening_and_norm_of_loud_constants():
     """An offset far above the signal must not eat the digits of the variance."""
     torch.manual_seed(0)
-    wide, norm = Pointwise(6, 20), nn.GroupNorm(1, 20)
+    wide, norm = nn.Conv1d(6, 20, 1), nn.GroupNorm(1, 20)
     h = 1e-2 * noise(2, 6, 50) + 1
     want = norm.double()(wide.double()(h.double()))
-    got = expand_and_norm(h, wide.float(), norm.float())
+    got = conv_norm(wide.float(), norm.float(), h)
     torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("taps", "stride"), [(53, 1), (106, 2), (7, 3), (1, 1)])
+@pytest.mark.parametrize("time", [106, 107, 200, 3000])
+def test_filter_bank_is_conv1d(taps, stride, time):
+    wav = noise(2, 3, time, dtype=torch.float64).requires_grad_()
+    filters = noise(4, taps, seed=1, dtype=torch.float64).requires_grad_()
+    plain = lambda: F.conv1d(wav.flatten(0, 1)[:, None], filters[:, None], stride=stride)
+    got = gradients(lambda: filter_bank(wav, filters, stride), (wav, filters))
+    want = gradients(lambda: plain().unflatten(0, (2, 3)), (wav, filters))
+    torch.testing.assert_close(got, want)
+
+
+def test_attention_without_its_table():
+    torch.manual_seed(0)
+    ours, theirs = MultiheadAttention(8, 2), nn.MultiheadAttention(8, 2, batch_first=True)
+    for p in ours.parameters():
+        nn.init.normal_(p)
+    theirs.load_state_dict(ours.state_dict())
+    ours, theirs = ours.double(), theirs.double()
+    query, other = (noise(2, n, 8, dtype=torch.float64).requires_grad_() for n in (5, 9))
+    got = gradients(lambda: ours(query, other, other)[0], (query, other, *ours.parameters()))
+    want = gradients(lambda: theirs(query, other, other)[0], (query, other, *theirs.parameters()))
+    torch.testing.assert_close(got, want)
 
 
 def test_attention_fades_with_distance():
@@ -234,21 +259,3 @@ def test_wrong_settings_are_named():
         Shifted(Delay(), 0)
     with refused("heads"):
         HTDemucs(bottom=20, heads=3)
-    assert Branches("none").groups(9) == 0
-
-
-@pytest.mark.parametrize("kernel", [(1, 8), (8, 1), (1, 4), (1, 5)])
-@pytest.mark.parametrize("frames", [1, 7, 300])
-def test_a_transposed_filter_by_phases(kernel, frames):
-    """Long inputs take the other way, and nobody can tell."""
-    high = kernel[0] > 1
-    torch.manual_seed(0)
-    conv = torch.nn.ConvTranspose2d(3, 2, kernel, (4, 1) if high else (1, 4)).double()
-    x = torch.randn(2, 3, *((frames, 5) if high else (5, frames)), dtype=torch.float64)
-    results = []
-    for layer in (conv, partial(stretched, conv)):
-        x.grad, _ = None, conv.zero_grad()
-        layer(x.requires_grad_()).square().sum().backward()
-        results.append([layer(x), x.grad, conv.weight.grad, conv.bias.grad])
-    for got, want in zip(results[1], results[0], strict=True):
-        torch.testing.assert_close(got, want)
