@@ -68,7 +68,7 @@ class Plain(nn.Module):
             y = y.unflatten(-1, (spec.shape[1], width, 2)).contiguous()
             masks.append(torch.view_as_complex(y))
         mask = torch.cat(masks, -1).permute(0, 2, 3, 1)
-        return self.ours.wave((mask * spec)[:, None], mix.shape[-1])
+        return self.ours.spectrum.inverse((mask * spec)[:, None], mix.shape[-1])
 
 
 class Half(nn.Module):

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['BANDS', 'EPS', 'AT_ONCE', 'TRUNKS', 'OBJECTIVES', 'SIZES', 'band_runs', 'PerBand', 'BandSplit', 'Reader', 'Trunk',
-           'Head', 'BSRNN', 'salient', 'ActiveCorpus', 'Mute', 'StemList', 'pseudo_stems']
+           'MaskHead', 'BSRNN', 'salient', 'ActiveCorpus', 'Mute', 'StemList', 'pseudo_stems']
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #7aeae052
 import math
 from collections.abc import Sequence
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -18,10 +17,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..learner import Linear, Network, recurrent
-from ..mixtures import MUSDB_SOURCES
-from .mask_networks import MaskNetwork
-from .tasnet import one_of
+from ..engine.checks import check_choice, check_number, check_sources
+from ..engine.examples import MUSDB_SOURCES
+from ..engine.layers import LSTM, LayerNorm, Linear
+from ..learner import Network
+from .mask_networks import Spectra
 from ..pit import pairwise_neg_snr
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #ab8afdb9
@@ -31,28 +31,29 @@ BANDS = {
     "small": ((6, 150), (6, 300), (4, 600), (3, 1500)),
 }  # how many bands, and how wide in Hz; one more takes the rest
 
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #f4c3d842
-def _pairs(bands: str | Sequence) -> Sequence:
-    """The pairs of that name, or those given. Raises: ValueError for what makes no bands."""
-    pairs = BANDS.get(bands) if isinstance(bands, str) else bands
-    if not pairs or any(len(pair) != 2 or min(pair) <= 0 for pair in pairs):
-        raise ValueError(f"bands is {bands!r}; use {', '.join(BANDS)}, or pairs (number, Hz) > 0")
-    return pairs
-
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #3f0a19a2
 def band_runs(
     bands: str | Sequence[tuple[int, float]],  # a name in BANDS, or pairs (number, Hz)
     n_fft: int,  # samples in a frame
     sample_rate: int,  # Hz
 ) -> list[tuple[int, int]]:  # (number of bands, bins in each), from 0 Hz to the top
-    """Cut a spectrum into runs of equally wide bands; what is above half the rate is left out."""
+    """Cut a spectrum into runs of equally wide bands; what is above half the rate is left out.
+
+    Raises: ValueError for an unknown name, and for what makes no bands.
+    """
+    pairs = BANDS.get(bands) if isinstance(bands, str) else bands
+    if not pairs or any(len(pair) != 2 or min(pair) <= 0 for pair in pairs):
+        raise ValueError(f"bands is {bands!r}; use {', '.join(BANDS)}, or pairs (number, Hz) > 0")
     spare, runs = n_fft // 2 + 1, []
-    for number, width in _pairs(bands):
+    for number, width in pairs:
         bins = max(1, round(width * n_fft / sample_rate))
         fit = min(int(number), spare // bins)
-        runs += [(fit, bins)] if fit else []
+        if fit:
+            runs.append((fit, bins))
         spare -= fit * bins
-    return runs + ([(1, spare)] if spare else [])
+    if spare:
+        runs.append((1, spare))
+    return runs
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #480cc8ad
 EPS = 1e-8  # of a normalisation: what is added to a variance
@@ -116,7 +117,7 @@ AT_ONCE = 65536  # sequences times units of an LSTM: what a CPU computes in one 
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #c47fe586
 class Reader(nn.Module):
-    """Normalise, read in both directions, come back to the old size, and add."""
+    """Normalise, read in both directions, come back to the old size, and add (equation 3)."""
 
     def __init__(
         self,
@@ -125,33 +126,45 @@ class Reader(nn.Module):
         recompute: bool = False,  # in training, keep only what comes in
     ):
         super().__init__()
-        self.norm = nn.LayerNorm(features, eps=EPS)
-        self.lstm = nn.LSTM(features, hidden, bidirectional=True)
+        self.norm = LayerNorm(features, eps=EPS)
+        self.lstm = LSTM(features, hidden, bidirectional=True)
         self.linear = Linear(2 * hidden, features)
         self.recompute = recompute
 
     def read(self, x: Tensor) -> Tensor:
         """The residual block: x (step, sequence, feature) to the same."""
-        return x + self.linear(recurrent(self.lstm, self.norm(x)))
+        return x + self.linear(self.lstm(self.norm(x))[0])
 
     def forward(self, x: Tensor) -> Tensor:
         """Read x (step, sequence, feature) along its first axis."""
         at_once = x.shape[1] if x.is_cuda else max(1, AT_ONCE // self.lstm.hidden_size)
-        keep = not (self.recompute and torch.is_grad_enabled() and self.training)
-        how = {"use_reentrant": False, "preserve_rng_state": False}
-        parts = x.split(at_once, 1)
-        read = [self.read(p) if keep else checkpoint(self.read, p, **how) for p in parts]
+        read = []
+        for part in x.split(at_once, 1):
+            if self.recompute and self.training and torch.is_grad_enabled():
+                y = checkpoint(self.read, part, use_reentrant=False, preserve_rng_state=False)
+            else:
+                y = self.read(part)
+            read.append(y)
         return read[0] if len(read) == 1 else torch.cat(read, 1)
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #a827762f
 class Trunk(nn.Module):
     """Band split, then blocks that read along time and across the bands."""
 
-    def __init__(self, split: BandSplit, blocks: int, *sizes: int):
+    def __init__(
+        self,
+        runs: list[tuple[int, int]],  # as `band_runs` makes them
+        channels: int,  # of the mixture
+        features: int,  # N
+        hidden: int,  # units of each LSTM, in each direction
+        blocks: int,  # pairs of a time and a band LSTM
+        level: bool = False,  # let the bands see how loud they are
+        recompute: bool = False,  # in training, keep little and compute it again
+    ):
         super().__init__()
-        self.split = split  # `sizes` are those of a Reader
-        self.time = nn.ModuleList(Reader(*sizes) for _ in range(blocks))
-        self.band = nn.ModuleList(Reader(*sizes) for _ in range(blocks))
+        self.split = BandSplit(runs, channels, features, level)
+        self.time = nn.ModuleList(Reader(features, hidden, recompute) for _ in range(blocks))
+        self.band = nn.ModuleList(Reader(features, hidden, recompute) for _ in range(blocks))
 
     def forward(self, spec: Tensor) -> Tensor:
         """From spec (batch, channel, frequency, frame) to (band, batch * frame, feature)."""
@@ -162,7 +175,7 @@ class Trunk(nn.Module):
         return x
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #76d3ba3d
-class Head(nn.Module):
+class MaskHead(nn.Module):
     """From the features of each band to a complex number for each of its bins."""
 
     def __init__(
@@ -173,11 +186,11 @@ class Head(nn.Module):
         hidden: int,  # units between the two layers
     ):
         super().__init__()
-        self.counts = [number for number, _ in runs]
+        self.channels, self.counts = channels, [number for number, _ in runs]
         self.first = PerBand(sum(self.counts), features, hidden)
-        sizes = [(n, hidden, 4 * channels * bins, False) for n, bins in runs]
-        self.second = nn.ModuleList(PerBand(*size) for size in sizes)
-        self.channels = channels
+        self.second = nn.ModuleList(
+            PerBand(number, hidden, 4 * channels * bins, norm=False) for number, bins in runs
+        )
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
         """From x (band, batch * frame, feature) to (batch, channel, frequency, frame)."""
@@ -190,62 +203,10 @@ class Head(nn.Module):
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #f29288b0
 TRUNKS = ("own", "shared")
-
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #506ae653
-def _check_sizes(trunk: str, *sizes: int) -> None:
-    """Raise ValueError for what makes no network."""
-    one_of("trunk", trunk, TRUNKS)
-    for name, value in zip(("features", "hidden", "blocks", "mask_hidden"), sizes):
-        if value < 1:
-            raise ValueError(f"{name} is {value}, but must be at least 1")
-
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #8e87d755
-def _absolute(net: MaskNetwork, est: Tensor, src: Tensor) -> Tensor:
-    """Absolute errors of the real parts, of the imaginary parts, and of the waves, added."""
-    gap = torch.view_as_real(est - net.spectrum(src)).abs().mean()
-    return 2 * gap + F.l1_loss(net.wave(est, src.shape[-1]), src)
-
-
-def _in_decibels(net: MaskNetwork, est: Tensor, src: Tensor) -> Tensor:
-    """The negative SNR of each source, on average."""
-    costs = pairwise_neg_snr(net.wave(est, src.shape[-1]), src)
-    return costs.diagonal(dim1=1, dim2=2).mean()
-
-
-OBJECTIVES = {"l1": _absolute, "snr": _in_decibels}  # f(network, estimated spectra, src)
-
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #8c480096
-class _Spectral(MaskNetwork):
-    """A network whose method `estimate` turns the mixture's spectrum into those of the sources."""
-
-    def __init__(self, objective: str, *stft):
-        super().__init__(*stft)
-        one_of("objective", objective, OBJECTIVES)
-        self.objective = objective
-
-    def forward(self, mix: Tensor) -> Tensor:
-        """Estimates (batch, source, channel, time) of a mixture (batch, channel, time)."""
-        return self.wave(self.estimate(self.spectrum(self.check(mix))), mix.shape[-1])
-
-    def loss(self, mix: Tensor, src: Tensor) -> Tensor:
-        """The objective for a batch, a scalar."""
-        return OBJECTIVES[self.objective](self, self.estimate(self.spectrum(mix)), src)
-
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #3da9c04b
-class _Bands(_Spectral):
-    """What BSRNN does with its trunks and heads."""
-
-    def estimate(self, spec: Tensor) -> Tensor:
-        """Spectra (batch, source, channel, frequency, frame) from the mixture's."""
-        read = [trunk(spec) for trunk in self.trunks] * (len(self.sources) // len(self.trunks))
-        draw = lambda heads: torch.stack([h(x, len(spec)) for h, x in zip(heads, read)], 1)
-        est = self.filter(draw(self.heads), spec)
-        est = est + draw(self.residuals) if self.residuals else est
-        left = spec[:, None] - est.sum(1, keepdim=True)
-        return est + left / est.shape[1] if self.consistent else est
+OBJECTIVES = ("l1", "snr")
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #e8df3691
-class BSRNN(_Bands):
+class BSRNN(Network):
     """The band-split RNN of Luo and Yu 2023, TASLP 31; defaults are the paper's."""
 
     def __init__(
@@ -267,36 +228,88 @@ class BSRNN(_Bands):
         objective: str = "l1",  # of training: "l1", as in the paper, or "snr"
         recompute: bool = True,  # in training, keep little and compute it again
     ):
-        super().__init__(objective, sources, sample_rate, channels, n_fft, hop)
-        _check_sizes(trunk, features, hidden, blocks, mask_hidden)
+        super().__init__()
+        check_choice("trunk", trunk, TRUNKS)
+        self.objective = check_choice("objective", objective, OBJECTIVES)
+        sizes = {"features": features, "hidden": hidden, "blocks": blocks}
+        sizes |= {"mask_hidden": mask_hidden, "channels": channels}
+        for name, value in sizes.items():
+            check_number(name, value, least=1, whole=True)
+        self.sources, self.sample_rate, self.channels = (
+            check_sources(sources),
+            sample_rate,
+            channels,
+        )
         self.consistent, n_src = consistent, len(self.sources)
-        sizes = band_runs(bands, n_fft, sample_rate), channels, features
-        inner = lambda: Trunk(BandSplit(*sizes, level), blocks, features, hidden, recompute)
-        heads = lambda n: nn.ModuleList(Head(*sizes, mask_hidden) for _ in range(n))
-        self.trunks = nn.ModuleList(inner() for _ in range(1 if trunk == "shared" else n_src))
-        self.heads, self.residuals = heads(n_src), heads(n_src if residual else 0)
+        self.spectrum = Spectra(n_fft, hop)
+        runs = band_runs(bands, n_fft, sample_rate)
+        self.trunks = nn.ModuleList(
+            Trunk(runs, channels, features, hidden, blocks, level, recompute)
+            for _ in range(1 if trunk == "shared" else n_src)
+        )
+        self.heads = nn.ModuleList(
+            MaskHead(runs, channels, features, mask_hidden) for _ in range(n_src)
+        )
+        self.residuals = nn.ModuleList(
+            MaskHead(runs, channels, features, mask_hidden) for _ in range(n_src if residual else 0)
+        )
+
+    def estimate(self, spec: Tensor) -> Tensor:
+        """Spectra (batch, source, channel, frequency, frame) from the mixture's."""
+        read = [trunk(spec) for trunk in self.trunks]
+        if len(read) == 1:
+            read = read * len(self.heads)
+        masks = [head(x, len(spec)) for head, x in zip(self.heads, read)]
+        est = torch.stack(masks, 1) * spec[:, None]
+        if self.residuals:
+            added = [head(x, len(spec)) for head, x in zip(self.residuals, read)]
+            est = est + torch.stack(added, 1)
+        if self.consistent:
+            left = spec[:, None] - est.sum(1, keepdim=True)
+            est = est + left / est.shape[1]
+        return est
+
+    def forward(self, mix: Tensor) -> Tensor:
+        """Estimates (batch, source, channel, time) of a mixture (batch, channel, time)."""
+        est = self.estimate(self.spectrum(self.check(mix)))
+        return self.spectrum.inverse(est, mix.shape[-1])
+
+    def loss(self, mix: Tensor, src: Tensor) -> Tensor:
+        """The objective for a batch, a scalar."""
+        est = self.estimate(self.spectrum(mix))
+        wav = self.spectrum.inverse(est, src.shape[-1])
+        if self.objective == "snr":
+            return pairwise_neg_snr(wav, src).diagonal(dim1=1, dim2=2).mean()
+        gap = torch.view_as_real(est - self.spectrum(src)).abs().mean()
+        return 2 * gap + F.l1_loss(wav, src)
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #1ce48dd7
-_MONO = {"channels": 1, "trunk": "shared"}
-_FEW = {"features": 48, "hidden": 48, "blocks": 3, "mask_hidden": 96, "recompute": False}
 SIZES = {
     "music": {},
-    "speech": {"sources": ("speech",), "sample_rate": 48000, "n_fft": 960, "hop": 480}
-    | {"bands": "speech", "residual": True}
-    | _MONO,
-    "small": {"sources": ("vocals", "drums", "other"), "sample_rate": 22050, "bands": "small"}
-    | {"level": True}
-    | _MONO
-    | _FEW,
+    "speech": {
+        "sources": ("speech",),
+        "trunk": "shared",
+        "sample_rate": 48000,
+        "channels": 1,
+        "n_fft": 960,
+        "hop": 480,
+        "bands": "speech",
+        "residual": True,
+    },
+    "small": {
+        "sources": ("vocals", "drums", "other"),
+        "trunk": "shared",
+        "sample_rate": 22050,
+        "channels": 1,
+        "bands": "small",
+        "features": 48,
+        "hidden": 48,
+        "blocks": 3,
+        "mask_hidden": 96,
+        "level": True,
+        "recompute": False,
+    },
 }  # arguments of `BSRNN`: the paper's network, one for speech, and one that a laptop trains
-
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #d82252fb
-def _levels(wav: Tensor, window: int, quantile: float, floor: float) -> tuple[Tensor, float]:
-    """The power of each window, and the least that counts as loud."""
-    power = wav[..., : wav.shape[-1] // window * window].unflatten(-1, (-1, window))
-    power = power.square().mean((0, 2))
-    heard = power[power > floor]
-    return power, float(torch.quantile(heard, quantile)) if len(heard) else math.inf
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #9d1a5ea4
 def salient(
@@ -312,22 +325,24 @@ def salient(
 
     Source: Luo and Yu 2023, section on data preparation; the floor is ours.
     """
-    window = max(1, round(seconds * sample_rate / parts))
-    if wav.shape[-1] < window * parts:
-        return [(0, wav.shape[-1])] if wav.square().mean() > 10 ** (floor_db / 10) else []
-    power, least = _levels(wav, window, quantile, 10 ** (floor_db / 10))
-    loud = (power >= least).unfold(0, parts, max(1, parts // 2)).float().mean(1) >= share
-    return _joined(loud, window * max(1, parts // 2), window * parts, wav.shape[-1])
-
-# %% ../../nbs/5_bands/61_bsrnn.ipynb #22db6146
-def _joined(chosen: Tensor, hop: int, length: int, stop: int) -> list[tuple[int, int]]:
-    """The chosen segments as stretches; one that reaches the last window goes on to the end."""
-    found, last = [], len(chosen) - 1
-    for wanted, run in groupby(enumerate(chosen.tolist()), key=lambda pair: pair[1]):
-        ks = [k for k, _ in run]
-        if wanted:
-            found.append((ks[0] * hop, stop if ks[-1] == last else ks[-1] * hop + length))
-    return [(max(a, found[k - 1][1] if k else 0), b) for k, (a, b) in enumerate(found)]
+    window, floor = max(1, round(seconds * sample_rate / parts)), 10 ** (floor_db / 10)
+    end = wav.shape[-1]
+    if end < window * parts:
+        return [(0, end)] if wav.square().mean() > floor else []
+    power = wav[..., : end // window * window].unflatten(-1, (-1, window)).square().mean((0, 2))
+    heard = power[power > floor]
+    if not len(heard):
+        return []
+    step = max(1, parts // 2)  # windows from one segment to the next
+    loud = (power >= torch.quantile(heard, quantile)).unfold(0, parts, step).float().mean(1)
+    found = []
+    for k in (loud >= share).nonzero().flatten().tolist():
+        start = k * step * window
+        stop = end if k == len(loud) - 1 else start + parts * window
+        if found and start <= found[-1][1]:
+            start = found.pop()[0]
+        found.append((start, stop))
+    return found
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #9aafa76d
 class ActiveCorpus(Sequence):
