@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sepbook import zoo
+from sepbook.engine import weights
 from sepbook.learner import Network
 
 mix = torch.randn(1, 1, 4000, generator=torch.Generator().manual_seed(0)) * 0.1
@@ -35,7 +36,7 @@ def registered_once(monkeypatch):
     """The chapter on Conv-TasNet may know this bundle, too: here only the stand-in does."""
     entry = {"peer": "torchaudio", "config": {}, "licence": "see torchaudio"}
     known = {"torchaudio:CONVTASNET_BASE_LIBRI2MIX": (Wrapped, entry)}
-    monkeypatch.setattr(zoo, "_published", lambda: known)
+    monkeypatch.setattr(weights, "checkpoints", lambda: known)
 
 
 def test_a_bundle_of_torchaudio(tmp_path, monkeypatch, registered_once):
@@ -80,7 +81,7 @@ def test_open_unmix(tmp_path):
         ours = importlib.import_module("sepbook.models.mask_networks").OpenUnmix
     except (ModuleNotFoundError, AttributeError):
         pytest.skip("the chapter on mask networks is not here yet")
-    assert "openunmix" in ours.peers
+    assert "openunmix" in weights.translators(ours)
     torch.manual_seed(0)
     small = dict(hidden=16, n_layers=1, n_fft=512, hop=128, bandwidth=None)
     net = ours(sources=("vocals",), sample_rate=16000, channels=1, **small).eval()

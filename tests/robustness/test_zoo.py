@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sepbook import zoo
+from sepbook.engine import weights as engine
 from sepbook.learner import Learner, Network
 from sepbook.metrics import evaluate
 from sepbook.mixtures import example_song
@@ -91,7 +92,7 @@ def sealed(raw, change=lambda card: None, tensors=None):
     card = {"sha256": "0" * 64} | {k: v for k, v in card.items() if k != "sha256"}
     tensors = safetensors.torch.load(raw) if tensors is None else tensors
     raw = safetensors.torch.save(tensors, {"sepbook": json.dumps(card, separators=(",", ":"))})
-    return zoo._seal(raw, "0" * 64, zoo._digest(raw, "0" * 64))
+    return engine.reseal(raw, "0" * 64, engine.digest(raw, "0" * 64))
 
 
 # There and back
@@ -433,8 +434,8 @@ def shelf(tmp_path, monkeypatch):
         name: zoo.save(tiny(hidden=h), tmp_path / f"{name}.safetensors", {"data": "noise"})
         for name, h in (("tiny-4", 4), ("tiny-8", 8))
     }
-    monkeypatch.setattr(zoo, "_shipped", lambda: files)
-    monkeypatch.setattr(zoo, "_defaults", lambda: {"speech": "tiny-8", "music": None})
+    monkeypatch.setattr(engine, "shipped", lambda: files)
+    monkeypatch.setattr(engine, "defaults", lambda: {"speech": "tiny-8", "music": None})
 
 
 def test_names(shelf):
@@ -460,7 +461,7 @@ def test_devices(path):
         assert device in complaint(lambda d=device: zoo.load(path, d, Tiny))
 
 
-@pytest.mark.parametrize("name", [n for n, _ in zoo._shipped().items()])
+@pytest.mark.parametrize("name", [n for n, _ in engine.shipped().items()])
 def test_what_ships(name):
     net, card = zoo.load(name), zoo.read_card(name)
     assert all(card[field] is not None for field in zoo.CARD_FIELDS), "a card with gaps"
@@ -471,8 +472,8 @@ def test_what_ships(name):
 
 
 def test_defaults_ship():
-    assert set(zoo._defaults()) == {"speech", "music"}
-    assert set(zoo._defaults().values()) <= set(zoo._shipped())
+    assert set(engine.defaults()) == {"speech", "music"}
+    assert set(engine.defaults().values()) <= set(engine.shipped())
     assert zoo.load("music").sources == ("vocals", "drums", "other")
 
 
@@ -700,8 +701,8 @@ def test_the_list_of_published():
 
 
 def test_every_published_entry_can_be_built():
-    for name, (cls, entry) in zoo._published().items():
+    for name, (cls, entry) in engine.checkpoints().items():
         assert name.startswith(("hf:", "torchaudio:")), name
-        assert set(entry) >= {"peer", "config"} and entry["peer"] in cls.peers, name
+        assert set(entry) >= {"peer", "config"} and entry["peer"] in engine.translators(cls), name
         with torch.device("meta"):
             cls(**entry["config"])
