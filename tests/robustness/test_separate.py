@@ -17,21 +17,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepbook import separate as module
 from sepbook.classical.nmf import NMFSeparator
-from sepbook.mixtures import example_corpus
-from sepbook.separate import (
+from sepbook.engine import files
+from sepbook.engine.files import Recording, StemWriter, atomic, load, resample, save
+from sepbook.engine.streams import (
     Follower,
     OverlapAdd,
-    Recording,
     cut,
     separate,
     separate_blocks,
     separate_file,
     signature,
-    triangle,
 )
-from sepbook.sound import load, resample, save
+from sepbook.mixtures import example_corpus
+from sepbook.separate import overlap_add, segment_starts, separate_in_segments, triangle
 
 quick = settings(deadline=None, max_examples=120, derandomize=True)
 
@@ -146,6 +145,30 @@ def test_neighbours_that_disagree_cross_over_smoothly():
         est = run(separator, torch.zeros(1, 8000), 8000, segment=0.1, overlap=overlap)
         steps[overlap] = est.diff().abs().max().item()
     assert steps[0] == 1 and steps[0.25] <= 1 / 200 and steps[0.5] <= 1 / 400
+
+
+@quick
+@given(time=st.integers(1, 3000), length=st.integers(1, 1500), share=st.floats(0, 0.9))
+def test_the_plain_form_of_the_lesson_gives_the_same(time, length, share):
+    """Cut, call and join in a few plain lines, against the stream: any separator, any segment."""
+    hop = max(1, round(length * (1 - share)))
+    starts = [s for s, _ in cut([torch.zeros(1, time)], length, hop)]
+    assert segment_starts(time, length, hop) == starts
+    pieces = [noise(2, min(length, time), seed=s) for s in starts]
+    joined = OverlapAdd()
+    streamed = torch.cat([*(joined.add(p, s) for p, s in zip(pieces, starts)), joined.tail], -1)
+    torch.testing.assert_close(overlap_add(pieces, starts), streamed, atol=1e-6, rtol=1e-5)
+
+
+def test_the_plain_form_runs_a_separator_and_follows_speakers():
+    net, mix = Net().eval(), noise(1, 30000)
+    mix64 = mix.double()
+    want = run(net, mix64, segment=0.7, overlap=0.4)
+    plain = separate_in_segments(net, mix64, segment=0.7, overlap=0.4)
+    torch.testing.assert_close(plain, want, atol=1e-12, rtol=0)
+    oracle = Oracle(torch.stack([talk(n, 20, (0, 0.3), random.Random(0)) for n in ("ada", "gus")]))
+    est = separate_in_segments(oracle, oracle.mix, segment=2.0)
+    assert len(oracle.orders) > 1 and errors(est, oracle).min(1).values.max() < 1e-5
 
 
 def test_levels_are_kept():
@@ -553,8 +576,8 @@ def test_overs_are_kept_in_float_and_counted_in_integers(tmp_path):
 
 
 def test_long_wav_is_written_as_rf64(song, tmp_path, monkeypatch):
-    monkeypatch.setitem(module.BYTES, "FLOAT", 10**9)
-    monkeypatch.setattr(module, "_check_space", lambda *_: None)
+    monkeypatch.setitem(files.BYTES, "FLOAT", 10**9)
+    monkeypatch.setattr(StemWriter, "_check_space", lambda *_: None)
     paths = separate_file(copies(22050, 2), song, tmp_path, progress=False)
     assert paths["a"].read_bytes()[:4] == b"RF64"
     assert torch.equal(load(paths["a"])[0], load(song)[0])
@@ -570,6 +593,14 @@ def test_progress_is_told_and_shown(song, tmp_path, capsys):
     assert "real-time factor" in capsys.readouterr().err
     separate_file(copies(), song, tmp_path, segment=0.5, progress=False)
     assert capsys.readouterr() == ("", "")
+
+
+def test_temporary_names_are_never_shared(tmp_path):
+    """Threads of one process write the same file; each has a temporary file of its own."""
+    with atomic(tmp_path / "a") as one, atomic(tmp_path / "a") as two:
+        assert one != two and one.parent == two.parent == tmp_path
+        one.write_text("1"), two.write_text("2")
+    assert (tmp_path / "a").read_text() == "1" and files_in(tmp_path) == ["a", "in"]
 
 
 # -- failures
@@ -660,7 +691,7 @@ def test_the_recording_is_never_overwritten(tmp_path):
 
 
 def test_too_little_room_is_told_before_anything_is_written(song, tmp_path, monkeypatch):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(OSError, match="GB free; make room") as error:
         separate_file(copies(), song, tmp_path / "out", progress=False)
     assert one_line(error) and not (tmp_path / "out").exists()
@@ -683,7 +714,7 @@ def test_a_full_disk(tmp_path, format):
     save(tmp_path / "in" / "long.wav", noise(2, 44100 * 10), 44100)
     code = """
         import resource, signal, sys, torch
-        from sepbook.separate import separate_file
+        from sepbook.engine.streams import separate_file
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
         try:
@@ -706,7 +737,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
     code = """
         import json, sys, torch
         from pathlib import Path
-        from sepbook.separate import separate_file
+        from sepbook.engine.streams import separate_file
         torch.set_num_threads(1)
         status = Path("/proc/self/status")  # getrusage would count the parent's memory
         peak = lambda: int(status.read_text().split("VmHWM:")[1].split()[0])
