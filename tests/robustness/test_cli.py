@@ -18,6 +18,7 @@ import torch
 from typer.testing import CliRunner
 
 from sepbook import cli, zoo
+from sepbook.engine import commands, weights
 from sepbook.mixtures import example_corpus
 from sepbook.models.mask_networks import RecurrentMask
 from sepbook.pit import UPIT
@@ -394,8 +395,8 @@ def test_only_the_first_process_speaks(monkeypatch):
 
 def test_models_with_and_without_shipped_weights(monkeypatch, models):
     assert sepbook("models").exit_code == 0
-    monkeypatch.setattr(zoo, "_shipped", lambda: {p.stem: p for p in sorted(models.iterdir())})
-    monkeypatch.setattr(zoo, "_defaults", lambda: {"speech": "voices", "music": "songs"})
+    monkeypatch.setattr(weights, "shipped", lambda: {p.stem: p for p in sorted(models.iterdir())})
+    monkeypatch.setattr(weights, "defaults", lambda: {"speech": "voices", "music": "songs"})
     result = sepbook("models")
     assert all(len(line) <= 80 for line in result.stdout.splitlines())
     assert "vocals, drums" in result.stdout and "UPIT" in result.stdout
@@ -625,7 +626,7 @@ def test_arranged_adds_up_what_is_not_named():
 
 def test_values_of_set():
     meant = {"12": 12, "1e-3": 1e-3, "True": True, "none": None, "relu": "relu", "1,2": (1, 2)}
-    assert {text: cli._value(text) for text in meant} == meant
+    assert {text: commands.value_of(text) for text in meant} == meant
 
 
 # Real processes
