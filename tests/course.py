@@ -17,8 +17,18 @@ def notebooks(folder: str = "") -> list[Path]:
 
 
 def chapters() -> list[Path]:
-    """The chapters: notebooks whose name starts with a number, outside the solutions."""
-    return [p for p in notebooks() if re.match(r"\d\d_", p.name) and "solutions" not in p.parts]
+    """Notebooks whose name starts with a number, outside the solutions: lessons, then engine."""
+    return [p for p in notebooks() if re.match(r"\d\d", p.name) and "solutions" not in p.parts]
+
+
+def lessons() -> list[Path]:
+    """The chapters for someone who wants to understand source separation."""
+    return [p for p in chapters() if p.parent.name != "7_engine"]
+
+
+def engine() -> list[Path]:
+    """The notebooks of the engine room, for someone who maintains the package."""
+    return notebooks("7_engine")
 
 
 def solutions() -> list[Path]:
@@ -36,6 +46,12 @@ class Notebook:
             cell["text"] = "".join(cell["source"])
         self.prose = [c for c in self.cells if c["cell_type"] == "markdown"]
         self.code = [c for c in self.cells if c["cell_type"] == "code" and c["text"].strip()]
+
+    @property
+    def module(self) -> str:
+        """The module that it exports."""
+        code = "\n".join(c["text"] for c in self.code)
+        return "sepbook." + re.search(r"^#\|\s*default_exp\s+(\S+)", code, re.M).group(1)
 
     @property
     def text(self) -> str:
@@ -75,8 +91,3 @@ def seconds(clip: bytes) -> float:
 
     info = sf.info(io.BytesIO(clip))
     return info.frames / info.samplerate
-
-
-def lines(cell: dict) -> int:
-    """Lines of code in a cell: blank lines and `#|` directives do not count."""
-    return len([x for x in cell["text"].splitlines() if x.strip() and not x.startswith("#|")])

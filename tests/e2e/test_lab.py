@@ -15,7 +15,7 @@ import time
 import urllib.request
 
 import pytest
-from course import NBS, ROOT, chapters
+from course import NBS, ROOT, lessons
 
 BROWSER = next(
     (
@@ -117,7 +117,7 @@ def cells_of(lab, path, page):
     ]
 
 
-@pytest.mark.parametrize("path", chapters(), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", lessons(), ids=lambda p: p.stem)
 def test_run_all(browser, lab, path):
     page = open_chapter(browser, lab, path)
     run_all(page)

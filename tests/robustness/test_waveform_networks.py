@@ -10,6 +10,7 @@ import pytest
 import torch
 from nets import noise, refused, run
 
+from sepbook.engine.weights import translators
 from sepbook.learner import Learner
 from sepbook.models.conv_tasnet import ConvTasNet
 from sepbook.models.dprnn import DPRNN
@@ -146,9 +147,9 @@ def test_bad_input_is_refused_in_one_line(name, mix, words):
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({"mask": "tanh"}, "use sigmoid"),
-        ({"encoder": "tanh"}, "use linear"),
-        ({"objective": "mse"}, "use si_sdr"),
+        ({"mask": "tanh"}, "sigmoid"),
+        ({"encoder": "tanh"}, "linear"),
+        ({"objective": "mse"}, "si_sdr"),
     ],
 )
 @every_network
@@ -160,7 +161,7 @@ def test_bad_settings_are_refused_in_one_line(name, how, words):
 @every_network
 def test_foreign_weights_that_do_not_fit(name):
     network = small(name)
-    for peer in network.peers:
+    for peer in translators(network):
         for state in ({"a": torch.ones(3)}, network.state_dict()):
             with refused(peer):
                 import_weights(network, state, peer)
