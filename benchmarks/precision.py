@@ -40,7 +40,7 @@ NETWORKS = SHIPPED | {  # what is separated, and the network
     "Open-Unmix": (SONG, OpenUnmix),
     "Spleeter": (SONG, Spleeter),
     "Wave-U-Net": (SONG, WaveUNet),
-    "Demucs v3": (SONG, lambda: Demucs(**VERSIONS["v3"])),
+    "Demucs v3": (SONG, lambda: Demucs(**VERSIONS["v3_wave"])),
     "Hybrid Demucs": (SONG, HDemucs),
     "Hybrid Transformer Demucs": (SONG, HTDemucs),
     "BSRNN, shared trunk": (SONG, lambda: BSRNN(trunk="shared")),

@@ -22,6 +22,7 @@ from bench import figure, save  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torchaudio.models import ConvTasNet  # noqa: E402
 
+from sepbook.engine.weights import translate  # noqa: E402
 from sepbook.learner import Learner, Network, seed_all  # noqa: E402
 from sepbook.metrics import evaluate, summarize  # noqa: E402
 from sepbook.mixtures import Corpus, MixtureDataset, Speed, example_corpus, preload  # noqa: E402
@@ -63,7 +64,7 @@ def given(theirs: Theirs, ours: Network) -> Theirs:
     state, sizes = theirs.net.state_dict(), [t.numel() for t in theirs.net.state_dict().values()]
     places = torch.arange(sum(sizes), dtype=torch.float64).split(sizes)
     numbered = {k: place.view_as(t) for (k, t), place in zip(state.items(), places)}
-    found, flat = ours.peers["torchaudio"](ours, numbered), torch.zeros(sum(sizes))
+    found, flat = translate(ours, numbered, "torchaudio"), torch.zeros(sum(sizes))
     for name, value in ours.state_dict().items():
         flat[found[name].long().flatten()] = value.float().flatten()
     weights = (part.view_as(t) for part, t in zip(flat.split(sizes), state.values()))

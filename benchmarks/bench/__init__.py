@@ -32,6 +32,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from sepbook.engine.weights import translators  # noqa: E402
 from sepbook.separate import separate  # noqa: E402
 from sepbook.zoo import import_weights  # noqa: E402
 
@@ -179,7 +180,7 @@ def fastest(run: Callable, networks: dict, repeats: int) -> dict[str, float]:
 
 def same_weights(ours: nn.Module, theirs: nn.Module, peer: str) -> None:
     """Give ours a peer's weights; a plain version of ours has them from the beginning."""
-    if peer in ours.peers:
+    if peer in translators(ours):
         import_weights(ours, theirs.state_dict(), peer)
 
 
@@ -199,7 +200,7 @@ def _compare(build: Callable, size: dict, names: list[str], least: float) -> dic
         if (network := build(name, how)) is not None:
             networks[name] = network
     mix = noise()
-    for name in [name for name in networks if name in networks["ours"].peers]:
+    for name in [name for name in networks if name in translators(networks["ours"])]:
         with suppress(ValueError):  # a peer of another size
             same_weights(networks["ours"], networks[name], name)
             break
