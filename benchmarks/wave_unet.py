@@ -33,11 +33,6 @@ class Plain(nn.Module):
         self.bottom, self.out = ours.bottom.conv, nn.Conv1d(*ours.out.weight.T.shape, 1)
         self.out.weight.data, self.out.bias.data = ours.out.weight.data[..., None], ours.out.bias
 
-    def edges(self, x: Tensor, conv: nn.Conv1d) -> Tensor:
-        """With zeros around it, unless there is context."""
-        half = 0 if self.context else conv.kernel_size[0] // 2
-        return F.pad(x, (half, half)) if half else x
-
     def double(self, x: Tensor, skip: Tensor) -> Tensor:
         """Twice the rate, and the features of the way down beside it."""
         if self.context:
@@ -56,12 +51,13 @@ class Plain(nn.Module):
         mix, skips = F.pad(mix, (before, into - before - n)), []
         x = mix
         for conv in self.down:
-            skips.append(F.leaky_relu(conv(self.edges(x, conv)), 0.2))
+            skips.append(F.leaky_relu(conv(x), 0.2))
             x = skips[-1][..., ::2]
-        x = F.leaky_relu(self.bottom(self.edges(x, self.bottom)), 0.2)
+        x = F.leaky_relu(self.bottom(x), 0.2)
         for conv in self.up:
             x = self.double(x, skips.pop())
-            x = F.leaky_relu(conv(x if self.context else F.pad(x, (0, 1))), 0.2)
+            x = x if self.context else F.pad(x, (0, 1))  # with its zeros, so the layer adds none
+            x = F.leaky_relu(F.conv1d(x, conv.weight, conv.bias), 0.2)
         spare = (mix.shape[-1] - x.shape[-1]) // 2
         mix = mix[..., spare : spare + x.shape[-1]]
         est = self.out(torch.cat([x, mix], 1)).tanh().unflatten(1, (-1, self.channels))

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sepbook.models.wave_unet import SIZES, WaveUNet, doubled, layer
+from sepbook.engine.decimation import doubled, leaky_conv, leaky_conv_up
+from sepbook.models.wave_unet import SIZES, WaveUNet
 from sepbook.separate import separate
 
 SMALL = {"levels": 3, "filters": 4, "kernel": 5, "channels": 1, "sample_rate": 8000}
@@ -63,8 +64,8 @@ def test_sizes_are_what_happens_and_the_smallest(kernels, levels):
     for n in (1, 2, 16, 100):
         into, out = network.sizes(n)
         assert out >= n and network.valid(torch.zeros(1, 1, into)).shape[-1] == out
-        less = network._sizes(0)[0] + 2**levels * ((into - network._sizes(0)[0]) // 2**levels - 1)
-        assert network._fitting(less)[1] < n
+        less = network.lengths(0)[0] + 2**levels * ((into - network.lengths(0)[0]) // 2**levels - 1)
+        assert network.fitting(less)[1] < n
 
 
 @variants
@@ -101,6 +102,7 @@ def by_hand(network: WaveUNet, mix: torch.Tensor) -> torch.Tensor:
         right = F.pad(x, (1, 1))
         between = share * right[..., :-1] + (1 - share) * right[..., 1:]  # from -1/2 on
         half, skip, weight = block.conv.kernel_size[0] // 2, skips.pop(), block.conv.weight
+        n_low = x.shape[1]
         if valid:
             x = torch.stack([x, between[..., 1:]], -1).flatten(-2)[..., :-1]
             spare = (skip.shape[-1] - x.shape[-1]) // 2
@@ -108,8 +110,8 @@ def by_hand(network: WaveUNet, mix: torch.Tensor) -> torch.Tensor:
         else:
             long = torch.stack([between[..., :-1], x], -1).flatten(-2)
             long = torch.cat([long, between[..., -1:]], -1)  # from -1 to 2 n - 1
-            low = F.conv1d(F.pad(long, (half - 1, half)), weight[:, : block.low])
-            y = low + F.conv1d(skip, weight[:, block.low :], block.conv.bias, padding=half)
+            low = F.conv1d(F.pad(long, (half - 1, half)), weight[:, :n_low])
+            y = low + F.conv1d(skip, weight[:, n_low:], block.conv.bias, padding=half)
             x = F.leaky_relu(y, 0.2)
     spare = (mix.shape[-1] - x.shape[-1]) // 2
     mix = mix[..., spare : spare + x.shape[-1]]
@@ -181,7 +183,9 @@ def test_gradients_equal_those_of_plain_steps(how, monkeypatch):
     network, mix, grads = small(**how), noise(2, 1, 300), []
     weight = noise(2, 2, 1, 300, seed=1)
     for plain in (False, True):
-        monkeypatch.setattr("sepbook.models.wave_unet._must_be_plain", lambda plain=plain: plain)
+        monkeypatch.setattr(
+            "sepbook.engine.decimation._must_be_plain", lambda x, plain=plain: plain
+        )
         wave = mix.clone().requires_grad_()
         given = [wave, *network.parameters()]
         grads.append(torch.autograd.grad((network(wave) * weight).sum(), given))
@@ -190,18 +194,28 @@ def test_gradients_equal_those_of_plain_steps(how, monkeypatch):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_layer_passes_gradcheck(stride):
-    x, weight, bias = noise(2, 40, 3), noise(4, 3, 5, seed=1), noise(4, seed=2)
-    plus = noise(2, (40 - 5) // stride + 1, 4, seed=3)
-    given = tuple(t.requires_grad_() for t in (x, weight, bias, plus))
-    assert torch.autograd.gradcheck(lambda *given: layer(*given, stride, 0.2), given)
+@pytest.mark.parametrize("padding", [0, 2])
+def test_a_convolution_passes_first_and_second_gradcheck(stride, padding):
+    conv = torch.nn.Conv1d(3, 4, 5, padding=padding).double()
+    x = noise(2, 3, 20).requires_grad_()
+    layer = lambda x, *_: leaky_conv(conv, x, stride)
+    given = x, *conv.parameters()
+    assert torch.autograd.gradcheck(layer, given) and torch.autograd.gradgradcheck(layer, given)
+
+
+def test_a_way_up_passes_first_and_second_gradcheck():
+    conv, share = torch.nn.Conv1d(5, 4, 5).double(), torch.rand(3).double().requires_grad_()
+    given = noise(2, 3, 6).requires_grad_(), noise(2, 2, 11, seed=1).requires_grad_(), share
+    up = lambda x, skip, share: leaky_conv_up(conv, x, skip, share)
+    assert torch.autograd.gradcheck(up, given) and torch.autograd.gradgradcheck(up, given)
 
 
 def test_weight_gradients_in_many_parts():
-    x, weight = noise(3, 5000, 2), noise(4, 2, 5, seed=1).requires_grad_()
-    layer(x, weight).square().sum().backward()
-    want = torch.autograd.grad(F.conv1d(x.mT, weight).square().sum(), weight)[0]
-    torch.testing.assert_close(weight.grad, want)
+    x, conv = noise(3, 2, 5000), torch.nn.Conv1d(2, 4, 5, bias=False).double()
+    leaky_conv(conv, x, slope=0.5).square().sum().backward()
+    plain = F.leaky_relu(F.conv1d(x, conv.weight), 0.5).square().sum()
+    want = torch.autograd.grad(plain, conv.weight)[0]
+    torch.testing.assert_close(conv.weight.grad, want)
 
 
 def test_long_excerpts_are_judged_in_their_middle():
@@ -234,11 +248,11 @@ def test_no_sample_is_out_of_range_with_tanh():
         ({"kernel_up": 0}, "odd"),
         ({"levels": 0}, "levels"),
         ({"lstm": -1}, "lstm"),
-        ({"output": "sum"}, "difference or direct"),
-        ({"upsampling": "cubic"}, "linear or learned"),
-        ({"activation": "relu"}, "tanh or linear"),
+        ({"output": "sum"}, "one of difference, direct"),
+        ({"upsampling": "cubic"}, "one of linear, learned"),
+        ({"activation": "relu"}, "one of tanh, linear"),
         ({"sources": ["vocals"]}, "2 or more"),
-        ({"sources": [], "output": "direct"}, "1 or more"),
+        ({"sources": [], "output": "direct"}, "at least 1"),
     ],
 )
 def test_bad_settings_are_named_in_one_line(how, word):
