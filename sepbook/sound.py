@@ -126,11 +126,19 @@ def room_responses(
 ) -> torch.Tensor:  # impulse responses (channel, source, tap), float32
     """Impulse responses of a box-shaped room by the image-source method.
 
-    Raises: ValueError for places outside the room, and for a decay that it can't have.
+    Raises: ValueError for places outside the room, for a decay that it can't have, and for one
+    that takes more than 3 GB of mirror images.
     Source: Allen and Berkley, JASA 1979 (as pyroomacoustics implements it).
     """
     import pyroomacoustics as pra
 
+    for name, numbers in {"room": room, "sample_rate": [sample_rate], "rt60": [rt60]}.items():
+        wanted, most = (3, 1000) if name == "room" else (1, 60 if name == "rt60" else 384000)
+        if len(numbers) != wanted or not all(0 < n <= most for n in numbers):
+            given = tuple(numbers) if name == "room" else numbers[0]
+            raise ValueError(f"{name} is {given}, but must be {wanted} of 0 to {most}")
+    if not len(sources) or not len(microphones):
+        raise ValueError("there are no sources or no microphones; give a place (x, y, z) for each")
     for place in (*sources, *microphones):
         if len(place) != 3 or not all(0 < p < side for p, side in zip(place, room, strict=True)):
             raise ValueError(
@@ -142,6 +150,11 @@ def room_responses(
         raise ValueError(
             f"rt60 is {rt60} s, too short for a room of {tuple(room)} m; give more"
         ) from None
+    images = len(sources) * 4 / 3 * order**3
+    memory = images * (220 + 30 * len(microphones))  # bytes, measured
+    if memory > 3e9 or len(sources) * len(microphones) * rt60 * sample_rate > 2e8:
+        many = f"an rt60 of {rt60} s in a room of {tuple(room)} m takes {images / 1e6:.0f} million"
+        raise ValueError(f"{many} mirror images, too many; give less, fewer places, a larger room")
     walls = pra.Material(absorption)
     box = pra.ShoeBox(list(room), fs=sample_rate, materials=walls, max_order=order)
     for place in sources:

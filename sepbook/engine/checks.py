@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_wave', 'check_rate', 'check_number', 'check_choice', 'check_sources', 'check_finite', 'check_signal',
-           'check_pair', 'check_batch', 'Configured']
+           'as_numbers', 'precise', 'check_pair', 'check_batch', 'Configured']
 
 # %% ../../nbs/7_engine/90_checks.ipynb #6a3ad64f
 import inspect
@@ -160,23 +160,48 @@ def check_signal(
     return src
 
 
+def as_numbers(
+    wav: Tensor | np.ndarray | Sequence,  # of any type of number, byte order and strides
+    name: str,  # what the error message calls it
+) -> Tensor:  # the same numbers
+    """A tensor from anything that holds numbers. Raises: TypeError otherwise."""
+    if isinstance(wav, Tensor):
+        return wav
+    try:
+        array = np.asarray(wav)
+        long = array.dtype.kind == "f" and array.dtype.itemsize > 8
+        kind = np.dtype(float) if long else array.dtype.newbyteorder("=")
+        return torch.from_numpy(np.require(array, kind, ["C", "W"]))
+    except (TypeError, ValueError):
+        told = f"{name} is {type(wav).__name__}, but must be a tensor or an array of numbers"
+        raise TypeError(told) from None
+
+
+def precise(
+    *wavs: Tensor,  # of any types
+) -> torch.dtype:  # float32 or float64
+    """The precision to compare signals in: single, or double for integers and where one is double."""
+    kinds = {wav.dtype for wav in wavs}
+    single = torch.float64 not in kinds and any(kind.is_floating_point for kind in kinds)
+    return torch.float32 if single else torch.float64
+
+
 def check_pair(
     est: Tensor,  # estimates (..., time)
     src: Tensor,  # true sources, same shape
-) -> tuple[Tensor, Tensor]:  # both as floating-point tensors of one type, on one device
-    """An estimate and its reference, ready to be compared.
+) -> tuple[Tensor, Tensor]:  # both in single precision, or both in double, on one device
+    """An estimate and its reference, ready to be compared; half precision becomes single.
 
     Raises: ValueError for shapes that differ, for no samples, and for NaN where no gradient is wanted.
     """
-    est, src = torch.as_tensor(est), torch.as_tensor(src)
+    est, src = as_numbers(est, "est"), as_numbers(src, "src")
     if est.shape != src.shape:
         raise ValueError(
             f"est has shape {tuple(est.shape)}, but src has {tuple(src.shape)}; "
             "give both the same sources, channels and samples"
         )
     check_signal(est), check_signal(src)
-    dtype = torch.promote_types(est.dtype, src.dtype)
-    dtype = dtype if dtype.is_floating_point else torch.float64
+    dtype = precise(est, src)
     est, src = est.to(dtype), src.to(device=est.device, dtype=dtype)
     if not (est.requires_grad or src.requires_grad):
         check_finite(est, "est"), check_finite(src, "src")
