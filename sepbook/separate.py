@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['segment_starts', 'triangle', 'overlap_add', 'best_order', 'voice_spectrum', 'continue_speakers',
            'separate_in_segments', 'separate', 'separate_blocks', 'separate_file', 'OverlapAdd', 'Follower', 'cut',
-           'Recording', 'FORMATS']
+           'Recording', 'FORMATS', 'Separator']
 
 # %% ../nbs/6_practice/80_separate.ipynb #b6266121
 import math
@@ -18,12 +18,13 @@ from torch import Tensor
 from .engine.files import STEM_FORMATS as FORMATS
 from .engine.files import Recording
 from .engine.streams import Follower, OverlapAdd, cut
+from .engine.streams import Separator  # noqa: F401
 from .engine.streams import separate, separate_blocks, separate_file
 from .stft import stft
 
 # %% ../nbs/6_practice/80_separate.ipynb #813e2d4c
 _all_ = ["separate", "separate_blocks", "separate_file", "OverlapAdd", "Follower", "cut"]
-_all_ += ["Recording", "FORMATS"]
+_all_ += ["Recording", "FORMATS", "Separator"]
 
 # %% ../nbs/6_practice/80_separate.ipynb #2c8a716e
 def segment_starts(

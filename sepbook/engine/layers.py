@@ -162,13 +162,13 @@ def _shift_and_add(
     after: int,  # and behind it
 ) -> Tensor:  # (batch, channel, time + before + after - dilation * (taps - 1))
     """A depthwise convolution: for each tap, a scaled slice of x, added in place."""
-    n_in, taps = x.shape[-1], weight[:, 0].T.contiguous()[:, :, None]
-    n_out = n_in + before + after - dilation * (len(taps) - 1)
+    n_in, n_out = x.shape[-1], x.shape[-1] + before + after - dilation * (weight.shape[-1] - 1)
     offset = x.new_zeros(()) if bias is None else bias[:, None]
     if not before and not after:  # a block of a stream: every tap meets every output
-        for k, tap in enumerate(taps):
-            offset = torch.addcmul(offset, x[..., k * dilation : k * dilation + n_out], tap)
+        for k, tap in enumerate(weight.unbind(-1)):
+            offset = torch.addcmul(offset, x.narrow(-1, k * dilation, n_out), tap)
         return offset
+    taps = weight[:, 0].T.contiguous()[:, :, None]  # side by side in memory, as the channels are
     where = [_slices(k * dilation - before, n_in, n_out) for k in range(len(taps))]
     full = next((k for k, (to, _) in enumerate(where) if to == slice(0, n_out)), None)
     if full is None:
@@ -230,8 +230,9 @@ class Conv1d(nn.Conv1d):
         before, after = reach if self.causal else 0, 0
         past = live_past() if self.causal else None
         if past is not None:
-            zeros = x.new_zeros(len(x), reach, x.shape[1])
-            rows = torch.cat([past.get(self, zeros), x.mT], 1)
+            if self not in past:
+                past[self] = x.new_zeros(len(x), reach, x.shape[1])
+            rows = torch.cat([past[self], x.mT], 1)
             past[self], before, x = rows[:, rows.shape[1] - reach :], 0, rows.mT
         if self.padding == "same":
             before, after = reach // 2, reach - reach // 2
@@ -335,14 +336,13 @@ def averages(
         return moments.mean(over, keepdim=True)
     if norm == "frame":
         return moments
-    total = moments.cumsum(-2)
-    number = torch.arange(1, moments.shape[-2] + 1, device=moments.device)[:, None]
-    past = live_past() if owner is not None else None
+    past = None if owner is None else live_past()
+    before, seen = (0, 0) if past is None else past.get(owner, (0, 0))
+    total, last = moments.cumsum(-2), seen + moments.shape[-2]
+    total = total + before if seen else total
     if past is not None:
-        before = past.get(owner, (0, 0))
-        total, number = total + before[0], number + before[1]
-        past[owner] = total[..., -1:, :], number[-1:]
-    return total / number
+        past[owner] = total[..., -1:, :], last
+    return total / torch.arange(seen + 1, last + 1, device=moments.device)[:, None]
 
 
 def standard(
@@ -418,12 +418,13 @@ def frame_norm(
     """Mean zero and variance one, then a gain and a bias for each channel (equation 1)."""
     if norm == "frame" and slope is None:
         return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
-    kind = torch.promote_types(x.dtype, torch.float32)
-    given = [None if t is None else t.to(kind) for t in (x, slope, weight, bias)]
-    eager = x.device.type == "cpu" and not torch.compiler.is_compiling()
-    if eager and live_past() is None:
-        return _Norm.apply(*given, norm, over, eps).to(weight)
-    return _plain_norm(*given, norm, over, eps, owner).to(weight)
+    kind, given = torch.promote_types(x.dtype, torch.float32), (x, slope, weight, bias)
+    if any(t is not None and t.dtype != kind for t in given):
+        given = [None if t is None else t.to(kind) for t in given]
+    live = live_past() is not None or x.device.type != "cpu" or torch.compiler.is_compiling()
+    how = norm, over, eps
+    y = _plain_norm(*given, *how, owner) if live else _Norm.apply(*given, *how)
+    return y if y.dtype == weight.dtype else y.to(weight)
 
 
 class GroupNorm(nn.GroupNorm):

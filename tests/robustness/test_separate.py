@@ -330,7 +330,7 @@ def test_batches_functions_and_types():
 class Sum(torch.nn.Module):
     """A product that bfloat16 rounds, and what it was given."""
 
-    sources, sample_rate, channels = ("a",), 8000, 1
+    sources, sample_rate, channels, level_db = ("a",), 8000, 1, None
 
     def __init__(self):
         super().__init__()
@@ -374,7 +374,7 @@ def test_the_mixture_is_not_touched():
 
 
 class Net(torch.nn.Module):
-    sample_rate, channels, sources = 8000, 1, ("a", "b")
+    sample_rate, channels, sources, level_db = 8000, 1, ("a", "b"), None
 
     def __init__(self):
         super().__init__()
@@ -667,11 +667,11 @@ def test_files_that_cannot_be_read_are_refused_as_load_does(tmp_path):
 
 def test_wrong_targets(song, tmp_path):
     for separator, how, match in [
-        (copies(), {"format": "mp3"}, "format is 'mp3'"),
+        (copies(), {"suffix": "aac"}, "suffix is 'aac'"),
         (copies(), {"subtype": "PCM_99"}, "can't hold"),
         (copies(), {"format": "flac", "subtype": "FLOAT"}, "can't hold"),
         (copies(), {"only": ["c"]}, "no source is called 'c'; there are a, b"),
-        (copies(sources=("a/b", "c")), {}, "can't be a file name"),
+        (copies(sources=("a/b", "c")), {}, "can't be part of a file name"),
         (copies(), {"out": song}, "is a file; give the folder"),
     ]:
         out = how.pop("out", tmp_path / "out")
