@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .engine.checks import check_number
-from .engine.corpora import Corpus, active_level, check_mixing, fit_length, to_channels
+from .engine.corpora import Corpus, active_level, check_mixing, contents_of, fit_length
+from .engine.corpora import shared_stems, to_channels
 from .engine.files import resample
 from .stft import istft, stft
 
@@ -27,7 +28,6 @@ from .stft import istft, stft
 from .engine.corpora import ActivityDetector, LibriMix, Songs, Wsj0Mix  # noqa: F401
 from .engine.corpora import active_windows, example_corpus, fetch, librimix  # noqa: F401
 from .engine.corpora import loudness, musdb18, preload, wsj0mix  # noqa: F401
-from .engine.corpora import read_index as _read_index  # noqa: F401
 from .engine.examples import MUSDB_SOURCES, Mixture, example_readers  # noqa: F401
 from .engine.examples import example_song, example_track, example_voices  # noqa: F401
 
@@ -79,13 +79,13 @@ class VoiceMixer:
         short: str = "join",  # or "pad"
         augment: Callable | None = None,  # f(wav (channel, time), generator) -> wav
     ):
-        if "speaker" not in corpus.rows[0]:
-            raise ValueError(
-                "index.csv has no column 'speaker'; add one, or give stems by 'excerpt'"
-            )
         sounds: dict[str, list[int]] = {}
         for i, row in enumerate(corpus.rows):
-            sounds.setdefault(row["speaker"], []).append(i)
+            name = row.get("speaker") or (row["file"] if n_src == 1 else "")
+            if not name:
+                fault = f"{row['file']!r} has no speaker, or there is no column 'speaker'"
+                raise ValueError(f"{fault}; add it to index.csv, or give each speaker a folder")
+            sounds.setdefault(name, []).append(i)
         if not 1 <= n_src <= len(sounds):
             raise ValueError(
                 f"n_src is {n_src}, but the corpus has {len(sounds)} speakers; lower n_src"
@@ -145,13 +145,8 @@ class StemMixer:
         songs: dict[str, dict[str, int]] = {}
         for i, row in enumerate(corpus.rows):
             songs.setdefault(row["excerpt"], {})[row["stem"]] = i
-        wanted = next(iter(songs.values()))
-        for name, stems in songs.items():
-            if set(stems) != set(wanted):
-                listed = f"{', '.join(stems)}, not {', '.join(wanted)}"
-                raise ValueError(f"{name!r} has the stems {listed}; all songs need the same")
         self.corpus, self.frames, self.remix = corpus, frames, remix
-        self.level_range, self.augment, self.sources = level_range, augment, tuple(wanted)
+        self.level_range, self.augment, self.sources = level_range, augment, shared_stems(songs)
         self.songs = [[stems[name] for name in self.sources] for stems in songs.values()]
 
     def draw(self, rng: np.random.Generator) -> Tensor:
@@ -165,7 +160,7 @@ class StemMixer:
         frames = self.frames if self.augment is None else math.ceil(1.25 * self.frames)
         src = []
         for rows in cuts:
-            spare = self.corpus.length(rows[0]) - frames
+            spare = max(map(self.corpus.length, rows)) - frames
             start = int(rng.integers(spare + 1)) if spare > 0 else 0
             wav = [fit_length(self.corpus.read(i, start, frames), frames) for i in rows]
             wav = torch.stack(wav)
@@ -191,8 +186,9 @@ class MixtureDataset(Dataset):
         mode: str = "fixed",  # pieces; or whole sounds, cut to the shortest "min" or padded "max"
         level: str | None = None,  # "active", "lufs", or "none" (a gain); None: as fits the corpus
         level_range: tuple[float, float] | None = None,  # dB; None: 5 dB for voices, 0 for songs
-        noise: Corpus | None = None,  # added to the mixture, not among the sources
+        noise: Corpus | None = None,  # added to the mixture
         noise_snr: tuple[float, float] = (-6.0, 3.0),  # dB, loudest source against noise
+        noise_source: bool = False,  # whether the noise is the last source, too
         remix: float = 0.0,  # share of items whose stems come from different songs
         augment: Callable | None = None,  # f(wav (..., channel, time), generator) -> wav
         short: str = "join",  # what follows too short a sound: "join" more, or "pad" with zeros
@@ -218,6 +214,12 @@ class MixtureDataset(Dataset):
         if noise is not None and noise.sample_rate != self.sample_rate:
             rates = f"{noise.sample_rate} Hz, the corpus {self.sample_rate} Hz"
             raise ValueError(f"the noise has {rates}; open it with sample_rate={self.sample_rate}")
+        if noise is None and noise_source:
+            raise ValueError("noise_source is True, but there is no noise; give a corpus of it")
+        self.noise_source = noise_source
+        if noise_source:
+            voices = ("speech",) if self.sources == ("s1",) else self.sources
+            self.sources = (*voices, "noise")
 
     def __len__(self) -> int:
         return self.size
@@ -230,12 +232,17 @@ class MixtureDataset(Dataset):
         if not 0 <= i < self.size:
             raise IndexError(f"item {i} of a data set of {self.size}")
         rng = np.random.default_rng([self.seed, int(self.epoch), i])
-        src = self.mixer.draw(rng)
-        wave = src.numpy()  # NumPy, since PyTorch would start threads in every worker
+        wave = self.mixer.draw(rng).numpy()  # NumPy, as PyTorch would start threads in each worker
         noise = self.draw_noise(wave, rng) if self.noise is not None else np.float32(0)
+        if self.noise_source:
+            wave, noise = np.concatenate([wave, noise[None]]), np.float32(0)
         scale = np.float32(min(1.0, 0.9 / max(0.9, np.abs(wave.sum(0) + noise).max())))
         wave *= scale
-        return torch.from_numpy(wave.sum(0) + noise * scale), src
+        return torch.from_numpy(wave.sum(0) + noise * scale), torch.from_numpy(wave)
+
+    def contents(self) -> list[str]:
+        """How mixtures are drawn, a line for each sound: by this a checkpoint knows its data."""
+        return contents_of(self)
 
     def draw_noise(self, src: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A piece of noise as long as `src`, at an SNR against its loudest source."""

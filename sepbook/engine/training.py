@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'EVENTS', 'FORMAT', 'COLUMNS', 'mix_seeds', 'seed_all', 'own_randomness', 'epoch_order', 'Items',
-           'stack', 'group', 'leave_ctrl_c_alone', 'make_loader', 'Feed', 'OnceThrough', 'fingerprint', 'sketch',
-           'alike', 'Goal', 'agree', 'make_optimizer', 'check_data', 'check_loss', 'check_options', 'writable',
-           'check_callbacks', 'flatten', 'unflatten', 'checksum', 'unshared', 'save_state', 'load_state', 'Signals',
-           'Checkpoint', 'KeepBest', 'EarlyStopping', 'Finite', 'read_rows', 'Log', 'TensorBoard', 'curve_svg',
-           'in_notebook', 'ProgressBar', 'LiveCurve', 'usual_callbacks', 'about_model', 'about_machine']
+           'stack', 'group', 'leave_ctrl_c_alone', 'make_loader', 'Feed', 'OnceThrough', 'fingerprint', 'contents',
+           'sketch', 'alike', 'Goal', 'agree', 'make_optimizer', 'check_data', 'check_loss', 'check_options',
+           'writable', 'check_callbacks', 'flatten', 'unflatten', 'checksum', 'unshared', 'save_state', 'load_state',
+           'Signals', 'only_one', 'Checkpoint', 'KeepBest', 'EarlyStopping', 'Finite', 'read_rows', 'Log',
+           'TensorBoard', 'curve_svg', 'in_notebook', 'ProgressBar', 'LiveCurve', 'usual_callbacks', 'about_model',
+           'about_machine']
 
 # %% ../../nbs/7_engine/93_training.ipynb #7d37ffeb
 import json
 import math
+import os
 import random
 import signal
 import sys
@@ -249,6 +251,20 @@ def fingerprint(
     return {"items": len(data), "kind": " of ".join(words), "sketches": kept}
 
 
+def contents(
+    data: Dataset,  # items (mix, src)
+) -> dict | None:  # ready for JSON; None for data that don't say
+    """What a data set is made of, if it has a method `contents`: how many lines, and their CRC."""
+    for _ in range(9):  # data sets around data sets
+        if hasattr(data, "contents"):
+            lines = data.contents()
+            return {"lines": len(lines), "crc32": zlib.crc32("\n".join(lines).encode())}
+        data = getattr(data, "data", getattr(data, "dataset", None))
+        if not isinstance(data, Dataset | Sequence):
+            return None
+    return None
+
+
 def sketch(
     data: Dataset,  # items (mix, src)
     seed: int,  # of random items
@@ -331,6 +347,7 @@ def make_optimizer(
     kind: str | Callable,  # one of OPTIMIZERS, or f(params, lr=)
     module: nn.Module,  # what is trained
     lr: float,  # learning rate
+    weight_decay: float = 0.0,  # of the optimisers that have a name
 ) -> torch.optim.Optimizer:
     """The optimiser of everything in `module` that wants gradients."""
     params = [p for p in module.parameters() if p.requires_grad]
@@ -341,7 +358,7 @@ def make_optimizer(
     if kind not in OPTIMIZERS:
         known = ", ".join(OPTIMIZERS)
         raise ValueError(f"optimizer is {kind!r}, but must be one of {known}, or f(params, lr=)")
-    return getattr(torch.optim, OPTIMIZERS[kind])(params, lr=lr)
+    return getattr(torch.optim, OPTIMIZERS[kind])(params, lr=lr, weight_decay=weight_decay)
 
 
 def check_data(
@@ -388,6 +405,7 @@ def check_options(
             check_number(name, options[name], least=1)
     for name in ("warmup", "seed", "workers", "checkpoint_minutes"):
         check_number(name, options[name], least=0)
+    check_number("workers", options["workers"], most=256)
     check_number("lr", options["lr"], above=0)
     check_number("ema", options["ema"], least=0, below=1)
     if options["clip"] is not None:
@@ -604,6 +622,27 @@ class Signals:
 FORMAT = 2  # of a checkpoint; 1 was written before callbacks
 
 
+def only_one(
+    folder: Path,  # of a training
+) -> int | None:  # a file to close at the end; None where the system has no such locks
+    """Take a folder, until the process ends or lets go. Raises: ValueError if another has it."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        fault = f"another training is at work in {str(folder)!r}"
+        raise ValueError(f"{fault}; wait for its end, or use another folder") from None
+    except OSError:  # a network folder without locks
+        os.close(lock)
+        return None
+    return lock
+
+
 class Checkpoint:
     """Saves a training into a folder, and resumes from there.
 
@@ -617,7 +656,7 @@ class Checkpoint:
         minutes: float = 5.0,  # between two of them; 0: after every step
     ):
         self.path, self.minutes = writable(folder) / "checkpoint.safetensors", minutes
-        self.saved = 0.0
+        self.saved, self.lock = 0.0, None
 
     def setup(self, learner) -> None:
         """Resume, if there is something to resume from."""
@@ -640,7 +679,8 @@ class Checkpoint:
     def before_fit(self, learner) -> None:
         """Save where the training starts; remove what half a write has left."""
         if learner.accelerator.is_main_process:
-            for stale in self.path.parent.glob(".*.tmp"):
+            self.lock = only_one(self.path.parent)
+            for stale in self.path.parent.glob(".sepbook-*.tmp"):
                 stale.unlink(missing_ok=True)
         if learner.done < 1:
             self.save(learner)
@@ -663,6 +703,12 @@ class Checkpoint:
         place = f"{self.path.parent.name}/{self.path.name}"
         print(f"stopped after step {learner.where.step}, saved in {place}", file=sys.stderr)
 
+    def cleanup_fit(self, learner) -> None:
+        """Let others have the folder."""
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
+
     def describe(self, learner) -> dict:
         """What a checkpoint and a learner must have in common."""
         valid = None if learner.valid is None else fingerprint(learner.valid, learner.seed)
@@ -673,6 +719,7 @@ class Checkpoint:
             "optimizer": type(learner.optimizer).__name__,
             **{name: getattr(learner, name) for name in ("seed", "shuffle", "ema", "accumulate")},
             "batch_size": learner.feed.size,
+            "files": {"train": contents(learner.train), "valid": contents(learner.valid)},
             "train": fingerprint(learner.train, learner.seed),
             "valid": valid,
         }
@@ -688,6 +735,16 @@ class Checkpoint:
                 told = [f"{d['items']} items of {d['kind']}" for d in (got, want)]
                 change = f" ({told[0]}, now {told[1]})" if told[0] != told[1] else ""
                 raise ValueError(f"{what}{change}; use another folder, or the old data")
+            if key == "files":
+                part = next(k for k in want if not alike(got.get(k), want[k]))
+                counts = [d["lines"] if d else "no" for d in (got[part], want[part])]
+                change = f"{counts[0]} entries, now {counts[1]}"
+                if counts[0] == counts[1]:
+                    change = "a sound has another name, length or size, or they are mixed otherwise"
+                what = (
+                    f"the checkpoint in {self.path.parent.name!r} was made with other {part} data"
+                )
+                raise ValueError(f"{what} ({change}); use another folder, or the old data")
             if isinstance(want, dict) and isinstance(got, dict):
                 key = next(k for k in [*want, *got] if got.get(k) != want.get(k))
                 got, want = got.get(key), want.get(key)

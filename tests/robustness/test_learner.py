@@ -1033,3 +1033,22 @@ def test_tensorboard_that_is_missing(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match="pip install tensorboard") as raised:
         make(folder=tmp_path, tensorboard=True)
     assert one_line(raised)
+
+
+def test_two_trainings_never_share_a_folder(tmp_path):
+    from sepbook.engine.training import only_one
+
+    lock = only_one(tmp_path)
+    with pytest.raises(ValueError, match="another training is at work"):
+        only_one(tmp_path)
+    os.close(lock)
+    os.close(only_one(tmp_path))
+
+
+def test_a_hundred_thousand_workers_are_refused():
+    from sepbook.pit import UPIT
+
+    with pytest.raises(ValueError, match="workers is 100000, but must be at most 256"):
+        Learner(
+            UPIT(hidden=4, layers=1), [(torch.zeros(1, 8), torch.zeros(2, 1, 8))], workers=10**5
+        )

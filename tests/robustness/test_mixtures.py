@@ -222,8 +222,8 @@ def test_damaged_file(tmp_path, cache):
     path = write(tmp_path, "a.flac", seconds=4, subtype="PCM_16")
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    corpus = Corpus(table(tmp_path, [{"file": "a.flac"}]), cache=cache)
-    refuses(lambda: corpus[0], "damaged|cut short")
+    opened = lambda: Corpus(table(tmp_path, [{"file": "a.flac"}]), cache=cache)
+    refuses(opened, "'a.flac' is cut off: 1.5 of 4.0 s")
 
 
 def test_nan(tmp_path):
@@ -754,3 +754,9 @@ def test_mixing_is_fast_enough():
         best = max(best, count / (time.perf_counter() - started))
     torch.set_num_threads(threads)
     assert best > 100
+
+
+@pytest.mark.parametrize("how", [{"seconds": 1e-9}, {"seconds": 1e9}, {"size": 10**12}])
+def test_what_no_machine_can_draw_is_refused_at_once(how):
+    with pytest.raises(ValueError, match=r"must be at (least|most)"):
+        MixtureDataset(example_corpus(), **how)
