@@ -8,6 +8,7 @@ __all__ = ['CARD_FIELDS', 'available', 'import_weights', 'load', 'published', 'r
 # %% ../nbs/6_practice/79_zoo.ipynb #c6318e73
 from .engine.weights import CARD_FIELDS, available, import_weights, load
 from .engine.weights import published, read_card, read_weights, save
+from .engine.weights import shipped as _shipped  # noqa: F401, for scripts that look for files
 
 # %% ../nbs/6_practice/79_zoo.ipynb #5ba91815
 _all_ = ["CARD_FIELDS", "available", "import_weights", "load"]

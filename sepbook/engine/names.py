@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['TASNET', 'CONV_TASNET', 'IN_BLOCK', 'DPRNN', 'IN_PATH', 'SEPFORMER', 'IN_LAYER', 'IN_BRANCH', 'IN_WAVE', 'AT_BOTTOM',
-           'IN_TRANSFORMER', 'SIDES', 'TRANSLATORS', 'librimix', 'wham', 'parts', 'speech', 'hub', 'six', 'PUBLISHED',
-           'rename', 'openunmix', 'spleeter', 'tasnet', 'conv_tasnet', 'dprnn', 'sepformer', 'demucs', 'entry']
+           'IN_TRANSFORMER', 'SIDES', 'TRANSLATORS', 'librimix', 'wham', 'parts', 'speech', 'hub', 'six', 'UMXHQ',
+           'UMXL', 'PUBLISHED', 'SHORT', 'rename', 'openunmix', 'spleeter', 'tasnet', 'conv_tasnet', 'dprnn',
+           'sepformer', 'demucs', 'entry', 'zenodo', 'address_of']
 
 # %% ../../nbs/7_engine/99_names.ipynb #6f417d1d
 from collections.abc import Callable, Mapping
@@ -356,8 +357,22 @@ speech = partial(entry, "speechbrain", "Apache 2.0", parts, pad=False)
 hub = partial(entry, "demucs", "MIT")
 six = {"sources": ("drums", "bass", "other", "vocals", "guitar", "piano"), "bottom": 0}
 
+
+def zenodo(record: str, **hashes: str) -> dict[str, str]:
+    """Where Open-Unmix's files are: one for each source, its checksum begins with its hash."""
+    root = f"https://zenodo.org/records/{record}/files"
+    return {source: f"{root}/{source}-{start}.pth" for source, start in hashes.items()}
+
+
+UMXHQ = zenodo("3370489", vocals="b62c91ce", drums="9619578f", bass="8d85a5bd", other="b52fbbf7")
+UMXL = zenodo("5069601", vocals="bccbd9aa", drums="69e0ebd4", bass="2ca1ce51", other="c8c5b3e6")
+
 # %% ../../nbs/7_engine/99_names.ipynb #4371c370
 PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
+    "OpenUnmix": {
+        "openunmix:umxhq": entry("openunmix", "MIT", UMXHQ, hidden=512),
+        "openunmix:umxl": entry("openunmix", "CC BY-NC-SA 4.0", UMXL, hidden=1024),
+    },
     "ConvTasNet": {
         "hf:JorisCos/ConvTasNet_Libri2Mix_sepclean_8k": librimix(),
         "hf:JorisCos/ConvTasNet_Libri2Mix_sepnoisy_8k": librimix(),
@@ -402,3 +417,50 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
         "hf:adefossez/HTDemucs-6s": hub(["5c90dfd2.safetensors"], **six),
     },
 }
+
+# %% ../../nbs/7_engine/99_names.ipynb #47b30b14
+SHORT: dict[str, tuple[str, int]] = {  # a name to type: the address, how many parameters
+    "htdemucs": ("hf:adefossez/HTDemucs", 41_984_456),
+    "htdemucs-ft": ("hf:adefossez/HTDemucs-ft", 41_984_456),
+    "htdemucs-6s": ("hf:adefossez/HTDemucs-6s", 27_414_996),
+    "hdemucs-mmi": ("hf:adefossez/Demucs-hdemucs_mmi", 83_637_832),
+    "hdemucs-high": ("torchaudio:HDEMUCS_HIGH_MUSDB", 83_637_832),
+    "hdemucs-high-plus": ("torchaudio:HDEMUCS_HIGH_MUSDB_PLUS", 83_637_832),
+    "umxhq": ("openunmix:umxhq", 35_573_392),
+    "umxl": ("openunmix:umxl", 113_028_752),
+    "convtasnet-libri2mix": ("hf:JorisCos/ConvTasNet_Libri2Mix_sepclean_8k", 5_050_545),
+    "convtasnet-libri2mix-noisy": ("hf:JorisCos/ConvTasNet_Libri2Mix_sepnoisy_8k", 5_050_545),
+    "convtasnet-libri3mix": ("hf:JorisCos/ConvTasNet_Libri3Mix_sepclean_8k", 5_116_593),
+    "convtasnet-libri2mix-16k": ("hf:JorisCos/ConvTasNet_Libri2Mix_sepclean_16k", 5_066_929),
+    "convtasnet-libri2mix-noisy-16k": ("hf:JorisCos/ConvTasNet_Libri2Mix_sepnoisy_16k", 5_066_929),
+    "convtasnet-base-libri2mix": ("torchaudio:CONVTASNET_BASE_LIBRI2MIX", 4_984_881),
+    "dprnn-wham": ("hf:mpariente/DPRNNTasNet-ks2_WHAM_sepclean", 3_651_073),
+    "dprnn-wham-ks16": ("hf:julien-c/DPRNNTasNet-ks16_WHAM_sepclean", 3_652_865),
+    "sepformer-wsj02mix": ("hf:speechbrain/sepformer-wsj02mix", 25_679_361),
+    "sepformer-wsj03mix": ("hf:speechbrain/sepformer-wsj03mix", 25_745_153),
+    "sepformer-libri2mix": ("hf:speechbrain/sepformer-libri2mix", 25_679_361),
+    "sepformer-libri3mix": ("hf:speechbrain/sepformer-libri3mix", 25_745_153),
+    "sepformer-wham": ("hf:speechbrain/sepformer-wham", 25_679_361),
+    "sepformer-whamr": ("hf:speechbrain/sepformer-whamr", 25_679_361),
+    "sepformer-whamr16k": ("hf:speechbrain/sepformer-whamr16k", 25_679_361),
+    "dprnn-enhancement-16k": ("hf:JorisCos/DPRNNTasNet-ks2_Libri1Mix_enhsingle_16k", 3_634_561),
+    "sepformer-wham-enhancement": ("hf:speechbrain/sepformer-wham-enhancement", 25_613_569),
+    "sepformer-whamr-enhancement": ("hf:speechbrain/sepformer-whamr-enhancement", 25_613_569),
+    "sepformer-wham16k-enhancement": ("hf:speechbrain/sepformer-wham16k-enhancement", 25_613_569),
+    "sepformer-dns4-16k-enhancement": (
+        "hf:speechbrain/sepformer-dns4-16k-enhancement",
+        25_613_569,
+    ),
+}
+
+# %% ../../nbs/7_engine/99_names.ipynb #9613144d
+def address_of(
+    name: str,  # a short name, or the last part of an address, or an address
+) -> str | None:  # the address, if there is one
+    """The address of a published checkpoint by any of its names."""
+    plain = lambda text: text.lower().replace("_", "-").replace(" ", "-")
+    known = {plain(short): address for short, (address, _) in SHORT.items()}
+    for address in known.copy().values():
+        known[plain(address)] = address
+        known.setdefault(plain(address.replace(":", "/").rpartition("/")[2]), address)
+    return known.get(plain(name))

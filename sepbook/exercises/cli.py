@@ -72,7 +72,7 @@ def check_succeeded(answer: Callable):
     stopped = outcome(answer, ends(130))
     expect(isinstance(stopped, KeyboardInterrupt), "Code 130 raises KeyboardInterrupt.")
     for code in (1, 3, 131, 143):
-        error = outcome(answer, ends(code, "Traceback\nKeyError: 's1'"))
+        error = outcome(answer, ends(code, "Traceback\n  File a.py\nKeyError: 's1'"))
         expect(isinstance(error, RuntimeError), f"Code {code} raises RuntimeError.")
         expect(str(error) == "KeyError: 's1'", "Its text is the last line of stderr, no more.")
 

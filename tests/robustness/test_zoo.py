@@ -4,6 +4,10 @@ import json
 import os
 import pickle
 import random
+import sys
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import numpy as np
@@ -702,7 +706,231 @@ def test_the_list_of_published():
 
 def test_every_published_entry_can_be_built():
     for name, (cls, entry) in engine.checkpoints().items():
-        assert name.startswith(("hf:", "torchaudio:")), name
+        assert name.startswith(("hf:", "torchaudio:", "openunmix:")), name
         assert set(entry) >= {"peer", "config"} and entry["peer"] in engine.translators(cls), name
         with torch.device("meta"):
             cls(**entry["config"])
+
+
+# What a card may ask for
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"hidden": 10**6},
+        {"hidden": 10**15},
+        {"widths": [10**7, 5]},
+        {"depth": 10**7},
+        {"sources": 10**9},
+        {"n_src": 10**9},
+        {"buffer": 10**7},
+        {"outer": 60_000},
+        {"sources": [f"s{k}" for k in range(9)], "depth": 2 * 10**4},
+    ],
+)
+def test_a_card_asks_for_no_more_than_its_file_holds(tmp_path, config):
+    """Refused in a moment and in one line, before the memory or the time is spent."""
+    path = zoo.save(Hungry(), tmp_path / "n.safetensors")
+    path.write_bytes(sealed(path.read_bytes(), lambda card: card["config"].update(config)))
+    began = time.perf_counter()
+    tracemalloc.start()
+    said = complaint(lambda: zoo.load(path, cls=Hungry))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert time.perf_counter() - began < 5 and peak < 2e8, (time.perf_counter() - began, peak)
+    assert any(word in said for word in ("can't build", "beyond any network", "does not fit"))
+
+
+class Hungry(Network):
+    """A network whose arguments decide how much it takes."""
+
+    def __init__(self, hidden=4, widths=(3, 5), depth=1, sources=2, n_src=2, buffer=4, outer=4):
+        super().__init__()
+        names = sources if isinstance(sources, tuple) else [f"s{k}" for k in range(sources)]
+        self.sources, self.sample_rate, self.channels = tuple(names), 8000, 1
+        self.a = nn.Conv1d(1, hidden, widths[0])
+        self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(depth))
+        self.register_buffer("window", torch.hann_window(buffer * buffer), persistent=False)
+        line = torch.arange(outer).float()
+        self.register_buffer("table", line[:, None] * line, persistent=False)
+
+
+def test_the_budget_is_of_one_thread_and_ends(path):
+    """What others build meanwhile is not counted, and nothing is counted afterwards."""
+    with engine.Budget(1, 1), ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: nn.ModuleList(nn.ReLU() for _ in range(3000))).result()
+        with pytest.raises(ValueError, match="far more layers"):
+            nn.ModuleList(nn.ReLU() for _ in range(3000))
+    nn.ModuleList(nn.ReLU() for _ in range(3000))
+
+
+def test_headers_that_lie(path):
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    first = next(key for key in header if key != "__metadata__")
+    lies = [
+        {"shape": [10**30]},
+        {"shape": [-1, 3]},
+        {"shape": [1.5]},
+        {"shape": "many"},
+        {"dtype": "F99"},
+        {"data_offsets": [0, 2**70]},
+        {"data_offsets": [8, 4]},
+        {"data_offsets": [True, False]},
+        {"data_offsets": None},
+    ]
+    for lie in lies:
+        text = json.dumps(header | {first: header[first] | lie}).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
+        for call in (lambda: zoo.load(path, cls=Tiny), lambda: zoo.read_card(path)):
+            complaint(call)
+    for start in (2**63, 2**64 - 1, 10**9):
+        path.write_bytes(start.to_bytes(8, "little") + raw[8:])
+        assert "cut short" in complaint(lambda: zoo.load(path, cls=Tiny))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_pipe_is_no_file_of_weights(tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for call in (zoo.load, zoo.read_card, zoo.read_weights):
+        assert "is a pipe" in complaint(lambda c=call: c(tmp_path / "pipe.safetensors"))
+
+
+# Damaged copies and short names
+
+
+def test_a_damaged_copy_is_named(hub, tmp_path, path):
+    raw = path.read_bytes()
+    for damage in (raw[: len(raw) // 2], raw[:-1] + bytes([raw[-1] ^ 64]), b"", b"<html>"):
+        hub("me/mine", "model.safetensors", lambda p, damage=damage: p.write_bytes(damage))
+        said = complaint(lambda: zoo.load("hf:me/mine", cls=Tiny))
+        assert str(tmp_path / "hub") in said and "hf:me/mine" in said and "delete" in said
+    hub("org/whole", "model.pth", lambda p: p.write_bytes(b"junk"))
+    assert str(tmp_path / "hub") in complaint(lambda: zoo.load("hf:org/whole"))
+
+
+def test_a_damaged_copy_is_fetched_again(hub, tmp_path, monkeypatch, path):
+    import huggingface_hub
+
+    def fetch(repo, name, revision=None, force_download=False):
+        assert force_download
+        return str(path)
+
+    hub("me/mine", "model.safetensors", lambda p: p.write_bytes(path.read_bytes()[:-9]))
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url, **how: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    assert torch.equal(zoo.load("hf:me/mine", cls=Tiny)(mix), tiny()(mix))
+
+
+def test_what_does_not_fit_is_not_fetched_again(hub, monkeypatch):
+    import huggingface_hub
+
+    def fetch(*args, **how):
+        raise AssertionError("fetched again")
+
+    state = {k: t for k, t in theirs().items() if "norm" not in k}
+    hub("org/whole", "model.pth", lambda p: torch.save(state, p))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    assert "does not fit" in complaint(lambda: zoo.load("hf:org/whole"))
+
+
+def test_short_names(hub):
+    for name in ("htdemucs", "HTDemucs", "htdemucs_6s", "sepformer-wsj02mix"):
+        said = complaint(lambda n=name: zoo.load(n))
+        assert "no network" in said and "huggingface.co" in said
+    assert "'htdemucs'" in complaint(lambda: zoo.load("htdemuc"))
+    assert "sepformer-wham" in complaint(lambda: zoo.load("sepformer"))
+    card = zoo.read_card("htdemucs_6s")
+    assert card["published"] == "hf:adefossez/HTDemucs-6s" and len(card["sources"]) == 6
+
+
+def test_a_model_that_ships_comes_before_a_published_one(monkeypatch, path):
+    monkeypatch.setattr(engine, "shipped", lambda: {"htdemucs": path})
+    assert torch.equal(zoo.load("htdemucs", cls=Tiny)(mix), tiny()(mix))
+
+
+def test_what_the_list_says_of_published_checkpoints():
+    rows = engine.fetchable()
+    assert {row["address"] for row in rows} == {
+        place for some in engine.PUBLISHED.values() for place in some
+    }
+    for row in rows:
+        cls, entry = engine.checkpoint(row["address"])
+        with torch.device("meta"):
+            net = cls(**entry["config"])
+        assert list(net.sources) == row["sources"] and net.sample_rate == row["sample_rate"]
+        assert sum(p.numel() for p in net.parameters()) == row["parameters"]
+        assert net.channels == row["channels"] and row["licence"]
+    kinds = {row["model"]: row["kind"] for row in rows}
+    assert kinds["htdemucs"] == "music" and kinds["sepformer-wsj02mix"] == "speech"
+    assert kinds["sepformer-wham-enhancement"] == "enhancement"
+
+
+def test_open_unmix_from_its_own_files(tmp_path, monkeypatch):
+    """Four files, one for each source, in PyTorch's cache; a damaged one is fetched again."""
+    from sepbook.models.mask_networks import OpenUnmix
+
+    small = {"hidden": 8, "n_fft": 256, "hop": 64}
+    _, entry = engine.checkpoint("openunmix:umxhq")
+    monkeypatch.setitem(engine.PUBLISHED["OpenUnmix"], "openunmix:umxhq", entry | {"config": small})
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    torch.manual_seed(0)
+    net, place = OpenUnmix(**small).eval(), tmp_path / "checkpoints"
+
+    def fetch(url, path, start=None, progress=True):
+        source = url.rpartition("/")[2].partition("-")[0]
+        assert start == url.rpartition("-")[2].removesuffix(".pth")
+        k = net.sources.index(source)
+        state = {n.removeprefix(f"targets.{k}."): t for n, t in net.state_dict().items()}
+        torch.save({n: t for n, t in state.items() if not n.startswith("targets")}, path)
+
+    def off(*args, **how):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", off)
+    assert "zenodo.org" in complaint(lambda: zoo.load("umxhq"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    wave = 0.1 * torch.randn(1, 2, 4000)
+    with torch.no_grad():
+        assert torch.equal(zoo.load("umxhq")(wave), net(wave))
+        (place / "drums-9619578f.pth").write_bytes(b"junk")
+        assert torch.equal(zoo.load("umxhq")(wave), net(wave))
+    (place / "drums-9619578f.pth").write_bytes(b"junk")
+    monkeypatch.setattr(torch.hub, "download_url_to_file", off)
+    said = complaint(lambda: zoo.load("umxhq"))
+    assert str(place / "drums-9619578f.pth") in said and "delete" in said
+
+
+def test_without_huggingface_hub(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert "pip install 'sepbook[hub]'" in complaint(lambda: zoo.load("htdemucs"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class": "sepbook.\npit.UPIT"},
+        {"class": "x" * 500 + ".A"},
+        {"config": {"hid\nden": "4\n5"}},
+        {"config": {"hidden": 10**9, "a\nb": 1}},
+    ],
+)
+def test_messages_show_what_a_card_says_in_one_line(tmp_path, change):
+    from sepbook.pit import UPIT
+
+    raw = zoo.save(UPIT(hidden=4, layers=1), tmp_path / "a.safetensors").read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size])
+    card = {"sha256": "0" * 64} | json.loads(header["__metadata__"]["sepbook"]) | change
+    card["sha256"] = "0" * 64
+    header["__metadata__"] = {"sepbook": json.dumps(card, separators=(",", ":"))}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    made = len(text).to_bytes(8, "little") + text + raw[8 + size :]
+    made = engine.reseal(made, "0" * 64, engine.digest(made, "0" * 64))
+    (tmp_path / "b.safetensors").write_bytes(made)
+    with pytest.raises(ValueError) as error:
+        zoo.load(tmp_path / "b.safetensors")
+    told = str(error.value)
+    assert "\n" not in told and "damaged" not in told and len(told) < 400
