@@ -24,6 +24,7 @@ from sepbook.engine.spectra import (
     check_reach,
     check_samples,
     check_spectrum,
+    cut_frames,
     overlap_add,
     shifted_sum,
 )
@@ -118,7 +119,7 @@ def stft(
         wav = F.pad(wav, (0, (n_fft - wav.shape[-1] - 2 * half) % hop))
     if center:
         wav = F.pad(wav, (half, half), mode=pad_mode)
-    frames = wav.unfold(-1, n_fft, hop)
+    frames = cut_frames(wav, n_fft, hop)
     spec = torch.fft.rfft(frames * w, norm="ortho" if normalized else None)
     return unpack(spec.mT, leading, "* frequency frame")[0]
 

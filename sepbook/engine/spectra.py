@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_samples', 'check_frames', 'shifted_sum', 'check_gaps', 'check_spectrum', 'check_reach', 'check_magnitudes',
-           'check_spectra', 'check_phases', 'hush', 'check_mask', 'check_mixture', 'overlap_add']
+           'check_spectra', 'check_phases', 'hush', 'check_mask', 'check_mixture', 'cut_frames', 'overlap_add']
 
 # %% ../../nbs/7_engine/901_spectra.ipynb #8e2a8091
 import torch
@@ -82,6 +82,8 @@ def check_gaps(
 
     Raises: ValueError with a hop that works.
     """
+    if torch.compiler.is_compiling():  # values can't be looked at while a network is exported
+        return
     total = shifted_sum(window**2, hop)
     if not total.min() > 1e-8 * total.max():
         raise ValueError(
@@ -119,7 +121,7 @@ def check_reach(
     hop: int,  # samples from frame to frame
 ) -> None:
     """A length that the frames of a spectrum reach. Raises: ValueError for a larger one."""
-    if length > reach:
+    if not torch.compiler.is_compiling() and length > reach:
         raise ValueError(
             f"length={length} is asked for, but {n_frames} frames at hop {hop} reach only "
             f"{reach} samples; pass pad_end=True to stft, or less length"
@@ -204,6 +206,19 @@ def check_mixture(
     return mix, src
 
 # %% ../../nbs/7_engine/901_spectra.ipynb #66307f4e
+def cut_frames(
+    wav: Tensor,  # (..., time)
+    length: int,  # samples in a frame
+    hop: int,  # samples from the start of one frame to the start of the next
+) -> Tensor:  # (..., frame, length)
+    """All whole frames of a signal."""
+    if not torch.compiler.is_compiling():
+        return wav.unfold(-1, length, hop)
+    n_frames = (wav.shape[-1] - length) // hop + 1  # an exported network looks samples up instead
+    starts = hop * torch.arange(n_frames, device=wav.device)
+    return wav[..., starts[:, None] + torch.arange(length, device=wav.device)]
+
+
 def overlap_add(
     frames: Tensor,  # (..., frame, length)
     hop: int,  # samples from the start of one frame to the start of the next
@@ -213,6 +228,9 @@ def overlap_add(
     n_blocks = -(-length // hop)  # the last block of a frame is filled up with zeros
     filled = F.pad(frames, (0, n_blocks * hop - length)) if length % hop else frames
     blocks = filled.unflatten(-1, (n_blocks, hop))
+    if torch.compiler.is_compiling():  # sums of shifted rows, which an exported network can make
+        rows = (F.pad(b, (0, 0, k, n_blocks - 1 - k)) for k, b in enumerate(blocks.unbind(-2)))
+        return sum(rows).flatten(-2)[..., : (n_frames - 1) * hop + length]
     out = frames.new_zeros(*frames.shape[:-2], n_frames + n_blocks - 1, hop)
     for b in range(n_blocks):
         out[..., b : b + n_frames, :] += blocks[..., b, :]
