@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MUSDB_SOURCES', 'DATA', 'READERS', 'Mixture', 'decode_stream', 'fade_edges', 'example_song', 'read_wav', 'read_table',
-           'example_track', 'example_readers', 'example_voices']
+           'example_track', 'example_made', 'example_readers', 'example_voices']
 
 # %% ../../nbs/7_engine/98_examples.ipynb #c7135b13
 import csv
@@ -20,7 +20,7 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
-from .files import resample
+from .files import resample, shown
 
 # %% ../../nbs/7_engine/98_examples.ipynb #08f3a499
 class Mixture(NamedTuple):
@@ -39,11 +39,23 @@ def decode_stream(
     path: str | Path,  # a file that ffmpeg reads
     stream: int,  # which of its audio tracks, from 0
 ) -> Tensor:  # (2, time) at the file's own rate
-    """One stereo track of a file with several, for example of a stem file."""
-    call = ["ffmpeg", "-nostdin", "-v", "error", "-i", str(path)]
+    """One stereo track of a file with several, for example of a stem file.
+
+    Raises: RuntimeError without ffmpeg; ValueError if it can't read the file; OSError if it is killed.
+    """
+    call = ["ffmpeg", "-nostdin", "-v", "error", "-i", f"file:{path}"]
     call += ["-map", f"0:a:{stream}", "-ac", "2", "-f", "f32le", "-"]
-    raw = subprocess.run(call, capture_output=True, check=True).stdout
-    return torch.frombuffer(bytearray(raw), dtype=torch.float32).reshape(-1, 2).T
+    name = shown(Path(path).name)
+    try:
+        done = subprocess.run(call, capture_output=True, stdin=subprocess.DEVNULL)
+    except OSError:
+        advice = "install it, or take example_track(), which needs none"
+        raise RuntimeError(f"{name} can't be read without ffmpeg; {advice}") from None
+    if done.returncode < 0:
+        raise OSError(f"ffmpeg was killed by signal {-done.returncode} while it read {name}")
+    if done.returncode or not done.stdout:
+        raise ValueError(f"{name} has no audio track {stream} that ffmpeg can read")
+    return torch.frombuffer(bytearray(done.stdout), dtype=torch.float32).reshape(-1, 2).T
 
 # %% ../../nbs/7_engine/98_examples.ipynb #73054d65
 def fade_edges(
@@ -77,7 +89,8 @@ def example_song(
 ) -> Mixture:
     """Six seconds of a real song with its stems: The Easton Ellises, Falcon 69 (CC BY-NC-SA 3.0).
 
-    Raises: FileNotFoundError where stempeg, which carries the file, is not installed.
+    Raises: FileNotFoundError where stempeg, which carries the file, is not installed; RuntimeError
+    where ffmpeg, which decodes it, is not.
     Source: the MUSDB18 test set; the copy is the one inside the package stempeg, without its edges.
     """
     src = _song_stems().mean(dim=1, keepdim=True) if mono else _song_stems()
@@ -115,6 +128,19 @@ def example_track(
     rate = sample_rate or 22050
     src = resample(src, 22050, rate)
     return Mixture(src.sum(0), src, names, rate)
+
+# %% ../../nbs/7_engine/98_examples.ipynb #16281496
+def example_made(
+    sample_rate: int | None = None,  # Hz; None keeps the song's 22,050
+) -> Mixture:
+    """Six seconds of a song made by `sepbook.songs`, with four stems, in mono.
+
+    Source: FluidR3 and MuseScore_General soundfonts (MIT, CC0); words of LibriSpeech's reader 7635.
+    """
+    src = torch.stack([read_wav(DATA / "made" / f"{name}.ogg") for name in MUSDB_SOURCES])
+    rate = sample_rate or 22050
+    src = resample(src, 22050, rate)
+    return Mixture(src.sum(0), src, MUSDB_SOURCES, rate)
 
 # %% ../../nbs/7_engine/98_examples.ipynb #417f5c44
 READERS = {row["speaker"]: row["sex"] for row in read_table(DATA / "readers")}
