@@ -1,0 +1,151 @@
+"""Train the second look on conversations of many voices, and write its weights.
+
+    python benchmarks/train_speech.py --voices voices --noise noise --minutes 95 --out x.safetensors
+
+`--voices` is what `benchmarks/speech_voices.py` wrote, `--noise` a corpus. Batches of four items
+have 4, 8 or 16 s. A folder makes it resumable: the same command goes on where it stopped.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import sepbook
+from sepbook.conversations import Conversations
+from sepbook.engine.corpora import Corpus, preload
+from sepbook.engine.weights import save
+from sepbook.learner import Learner
+from sepbook.models.second_look import SecondLook
+
+LENGTHS = {4: (0.55, 0.8), 8: (0.3, 0.3), 16: (0.15, 0.1)}  # s: share of batches, "together"
+SHARES = {
+    "readers": 0.6,
+    "world": 0.25,
+    "espeak": 0.09,
+    "flite": 0.02,
+    "words": 0.02,
+    "digits": 0.02,
+}
+LICENCE = "CC BY 4.0"
+BY = "LibriSpeech (c) 2014 Vassil Panayotov, from LibriVox recordings; Arabic Speech Commands "
+BY += "Dataset v1 (A. Ghandoura, F. Hjabo, O. Al Dakkak, 2021)"
+
+
+class Voices:
+    """The stored parts as one corpus; each part is drawn in its share."""
+
+    sample_rate, channels = 8000, 1
+
+    def __init__(self, folder: Path, names: list[str]):
+        self.rows, self.waves = [], []
+        for name in names:
+            rows = json.loads((folder / f"{name}.json").read_text())
+            part = name.rstrip("0123456789")
+            weight = SHARES.get(part, 1.0) / len({row["speaker"] for row in rows})
+            self.rows += [row | {"weight": weight, "wave": len(self.waves)} for row in rows]
+            self.waves.append(np.load(folder / f"{name}.npy", mmap_mode="r"))
+
+    def length(self, i: int) -> int:
+        return self.rows[i]["stop"] - self.rows[i]["start"]
+
+    def read(self, i: int, start: int, frames: int) -> torch.Tensor:
+        row = self.rows[i]
+        first = row["start"] + start
+        wav = self.waves[row["wave"]][first : min(row["stop"], first + frames)]
+        return torch.from_numpy(wav.astype(np.float32) / 32768)[None]
+
+
+class Batches(torch.utils.data.Dataset):
+    """Items of several lengths, one length for each batch."""
+
+    def __init__(self, voices: Voices, noise: Corpus, batch: int, size: int, seed: int):
+        self.batch, self.size, self.seed, self.epoch = batch, size, seed, 0
+        how = {"rooms": 0.15, "noise": noise, "noise_share": 0.15, "size": size}
+        self.parts = [
+            Conversations(voices, s, seed=seed + s, together=t, alone=0.08 if s < 6 else 0.1, **how)
+            for s, (_, t) in LENGTHS.items()
+        ]
+        self.sample_rate, self.channels, self.sources = 8000, 1, ("s1", "s2")
+
+    def __len__(self) -> int:
+        return self.size
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        for part in self.parts:
+            part.set_epoch(epoch)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = np.random.default_rng([self.seed, self.epoch, i // self.batch])
+        return self.parts[rng.choice(len(self.parts), p=[p for p, _ in LENGTHS.values()])][i]
+
+
+def rate(done: float) -> float:
+    """Constant for two fifths of the time, then half a cosine down to a fiftieth."""
+    return 1.0 if done < 0.4 else 0.51 + 0.49 * math.cos(math.pi * (done - 0.4) / 0.6)
+
+
+def main() -> None:
+    """Train, resume, save."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--voices", type=Path, required=True)
+    parser.add_argument("--noise", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--init", default="conv-tasnet-2voices", help="or a second look to go on with"
+    )
+    parser.add_argument("--thaw", action="store_true", help="train the first network, too")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--minutes", type=float, default=95)
+    parser.add_argument("--folder", default=None, help="of checkpoints")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    first = sepbook.load(args.init)
+    if isinstance(first, SecondLook):
+        model = SecondLook(**first.config | {"frozen": not args.thaw})
+        model.load_state_dict(first.state_dict())
+    else:
+        own = ("n_src", "sample_rate", "sources")
+        settings = {k: v for k, v in first.config.items() if k not in own}
+        model = SecondLook(first=settings, frozen=not args.thaw)
+        model.first.load_state_dict(first.state_dict())
+    names = sorted(path.stem for path in args.voices.glob("*.npy") if path.stem != "valid")
+    voices, noise = Voices(args.voices, names), preload(Corpus(args.noise, 8000), level=None)
+    valid = Voices(args.voices, ["valid"])
+    short = Conversations(valid, 4, 48, 5, together=1, alone=0)
+    talks = Conversations(valid, 12, 12, 6, together=0, alone=0.15)
+    batch = 4
+    learner = Learner(
+        model,
+        Batches(voices, noise, batch, 100 * batch, args.seed),
+        [*(short[i] for i in range(48)), *(talks[i] for i in range(12))],
+        batch_size=batch,
+        lr=args.lr,
+        schedule=rate,
+        warmup=100,
+        ema=0.998,
+        seed=args.seed,
+        shuffle=False,
+        folder=args.folder,
+        checkpoint_minutes=4,
+    )
+    learner.fit(minutes=args.minutes)
+    people = len({row["speaker"] for row in voices.rows})
+    story = {"data": f"conversations of {people} voices, real and synthesised", "licence": LICENCE}
+    command = "python " + " ".join(sys.argv)
+    story |= {"attribution": BY, "command": command}
+    if getattr(first, "card", None):
+        told = ("command", "steps", "seconds_trained", "before")
+        story["before"] = {k: first.card[k] for k in told if k in first.card}
+    save(learner.best(), args.out, learner.card() | story, dtype="float16")
+
+
+if __name__ == "__main__":
+    main()
