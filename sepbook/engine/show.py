@@ -541,7 +541,7 @@ class Column:
             title = 8.2 * (len(step.title) + len(step.times)) + 80
             if step in self.layouts:
                 inner = self.layouts[step]
-                title += 8.2 * len("".join(step.lines[:1]))
+                title += 8.2 * len(": " + "".join(step.lines[:1]))
                 step.width, step.height = max(inner.width + 2 * PAD, title), inner.height + 28
             elif step.calls:
                 step.width = max(200, title, *(6.4 * len(line) + 34 for line in step.lines))
@@ -804,7 +804,9 @@ class UShape(Column):
         start, end = edge.start, edge.end
         many = LINE * (len(edge.label) - 1)
         if self.chart.order[end] - self.chart.order[start] > 1:
-            return start.x + start.width + 26, start.y + start.height / 2 - 6 - many
+            level, y = start.y + start.height / 2, self.sign_at(end)[1]
+            bent = start in self.left and end in self.right and abs(level - y) >= 1
+            return start.x + start.width + 26, (y if bent else level) - 6 - many
         if self.turn is start:
             return end.center + 8, end.bottom + 20
         if self.turn is end or end in self.left:

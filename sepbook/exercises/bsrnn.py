@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .core import checker, close, expect
 from ..models.bsrnn import band_runs
@@ -61,6 +62,16 @@ def check_fold(answer: Callable):
         expect(close(F.linear(x, *got), want), "One layer should give what the two gave.")
 
 # %% ../../nbs/solutions/61_bsrnn.ipynb #ad36b3f1
+class _Products(TorchDispatchMode):
+    """Counts the products of matrices that are computed meanwhile."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.__name__.split(".")[0] in ("mm", "bmm", "addmm", "baddbmm", "mv")
+        return func(*args, **(kwargs or {}))
+
+
 @checker("61.3", difficulty=3, minutes=20, hint="Zeros times anything.")
 def check_padded(answer: Callable):
     """Take lists of x (row, size) and weight (size, out); return (band, row, out)."""
@@ -68,10 +79,13 @@ def check_padded(answer: Callable):
     xs = [_noise(7, n, seed=n) for n in sizes]
     weights = [_noise(n, 2, seed=10 + n) for n in sizes]
     want = torch.stack([x @ w for x, w in zip(xs, weights)])
-    got = answer([x.clone() for x in xs], [w.clone() for w in weights])
+    with _Products() as products:
+        got = answer([x.clone() for x in xs], [w.clone() for w in weights])
     expect(isinstance(got, Tensor) and got.shape == want.shape, "Return (band, row, out).")
     expect(close(got[1], want[1]), "The widest band is wrong.")
     expect(close(got, want), "The narrow bands are wrong: what did you fill them with, and where?")
+    text = f"{products.count} products are computed; a batched one does the work of all."
+    expect(products.count <= 1, text)
 
 # %% ../../nbs/solutions/61_bsrnn.ipynb #87f26bb4
 @checker("61.4", difficulty=3, minutes=20, hint="Three rearrangements per pair, or two.")

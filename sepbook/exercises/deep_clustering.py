@@ -104,4 +104,9 @@ def check_count(answer: Callable):
         expect(int(got) == n_src, f"For {n_src} voices, all weights one, you count {got}.")
     V, w = _crowd(4, 600), (torch.arange(600) % 4 < 2).float()
     expect(int(answer(V, w)) == 2, "Two of four voices have weight zero; count the other two.")
+    for small, n_loud in ((0.2, 2), (0.05, 1)):
+        shares = torch.tensor([1.0, small]).repeat(300)
+        told = f"One of two voices weighs {small} of the other: {n_loud} of the shares exceed 0.1"
+        got = int(answer(_crowd(2, 600), shares))
+        expect(got == n_loud, f"{told}, you count {got}. Do w_i v_i v_i^T add up to the matrix?")
     expect(_largest(answer, V, w) < 600 * 600, "Right, but 100,000 bins won't fit: use V^T V.")

@@ -84,6 +84,9 @@ def check_shifts(answer: Callable):
         close(got, mix[:, None] / 2),
         "Shifts by 0 and 1 keep each sample once in two, at its old place: half of the mixture.",
     )
+    running = lambda mix: mix.cumsum(-1)[:, None]  # remembers all that came before
+    text = "What is put before the mixture must be silence; here its end has come to its front."
+    expect(close(answer(running, mix, [0, 7]), running(mix)), text)
     want = Shifted(uneven, 3, seconds=0.009)(mix)
     expect(close(answer(uneven, mix, [0, 3, 6]), want), "Shifts by 0, 3 and 6 give another mean.")
 

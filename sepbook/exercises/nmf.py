@@ -28,7 +28,7 @@ def _kl_step(V: Tensor, W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
     return W, H * (W.T @ (V / (W @ H))) / W.sum(0)[:, None]
 
 
-@checker("13.3", difficulty=2, minutes=15, hint="The model has to be computed twice.")
+@checker("13.2", difficulty=2, minutes=15, hint="The model has to be computed twice.")
 def check_kl_step(answer: Callable):
     """Take (V, W, H); return (W, H) after one KL update of W and then, with the new W, one of H."""
     V, W, H = _example()
@@ -56,20 +56,33 @@ def check_sparse_step(answer: Callable):
     expect(close(got, want), "It goes down, but not to the majoriser's minimum: mu belongs below.")
 
 # %% ../../nbs/solutions/13_nmf.ipynb #3a55109f
+def _mixture(n_known: int, n_free: int, seed: int) -> tuple[Tensor, Tensor]:
+    """A mixture of known and unknown templates, and the known ones."""
+    draw = torch.Generator().manual_seed(seed)
+    shapes = ((12, n_known), (12, n_free), (n_known + n_free, 20))
+    known, free, H = (torch.rand(s, generator=draw, dtype=torch.float64) for s in shapes)
+    known, H = known + 0.05, H**3
+    return known @ H[:n_known] + 2 * free**4 @ H[n_known:], known
+
+
 @checker("13.5", difficulty=3, minutes=20, hint="nmf takes W and hold.")
 def check_semi_supervised(answer: Callable):
     """Take (V, W_known, rank); hold W_known, learn `rank` more; return (M_known, M_rest)."""
-    V, W, H = _example(2)
-    known, free = W[:, :2], torch.tensor([[1.0, 0.0] * 6, [0.0, 1.0] * 6], dtype=torch.float64).T
-    V = known @ H[:2] + 3 * free @ H[2:]
-    M_known, M_rest = answer(V, known, 2)
-    expect(M_known.shape == V.shape and M_rest.shape == V.shape, "Each model has the shape of V.")
-    left = torch.linalg.lstsq(known, M_known).solution
-    expect(
-        close(known @ left, M_known, 1e-6), "M_known is no sum of the known templates: hold them."
-    )
-    cost = beta_divergence(V, M_known + M_rest, 1)
-    alone = nmf(V, W=known, hold=2).cost[-1]
-    expect(
-        bool(cost < 0.2 * alone), "The models don't explain V: does the rest learn its templates?"
-    )
+    for n_known, rank in ((2, 2), (1, 3)):
+        V, known = _mixture(n_known, rank, seed=1)
+        before = V.clone(), known.clone()
+        M_known, M_rest = answer(V, known, rank)
+        unchanged = torch.equal(V, before[0]) and torch.equal(known, before[1])
+        expect(unchanged, "Leave the inputs as they are.")
+        expect(M_known.shape == V.shape and M_rest.shape == V.shape, "Models have the shape of V.")
+        left = torch.linalg.lstsq(known, M_known).solution
+        held = close(known @ left, M_known, 1e-6)
+        expect(held, "M_known is no sum of the known templates: hold them.")
+        positive = bool((left > -1e-6).all() and (M_rest > -1e-6).all())
+        expect(positive, "Something is negative: activations and both models must not be.")
+        used = torch.linalg.matrix_rank(M_rest, rtol=1e-6)
+        expect(used <= rank, f"M_rest needs {used} templates, but rank is {rank}.")
+        cost = beta_divergence(V, M_known + M_rest, 1)
+        alone = nmf(V, W=known, hold=n_known).cost[-1]
+        learned = "The models don't explain V: does the rest learn as many templates as rank says?"
+        expect(bool(cost < 0.03 * alone), learned)

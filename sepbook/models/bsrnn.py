@@ -281,7 +281,7 @@ class BSRNN(Network):
         if self.objective == "snr":
             return pairwise_neg_snr(wav, src).diagonal(dim1=1, dim2=2).mean()
         gap = torch.view_as_real(est - self.spectrum(src)).abs().mean()
-        return 2 * gap + F.l1_loss(wav, src)
+        return 2 * gap + F.l1_loss(wav, src)  # the means of both parts, added, make 2 * gap
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #1ce48dd7
 SIZES = {

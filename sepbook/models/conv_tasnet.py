@@ -168,6 +168,9 @@ class Stream:
                 f"this network {fault}; a stream needs causal=True, pad=True and no rescale"
             )
         self.network = network.eval()
+        # where every frame is normalised, a louder input only makes the norm's eps negligible,
+        # so that a quiet recording is separated like a loud one; a power of two rounds nothing
+        self.gain = 2.0**20 if network.config["norm"] in ("cLN", "frame") else 1.0
         self.reset()
 
     def reset(self) -> None:
@@ -189,7 +192,7 @@ class Stream:
             stride = self.network.stride
             self.wave = mix.new_zeros(len(mix), stride)
             self.tail = mix.new_zeros(len(mix), self.network.n_src, 1, stride)
-        return self.advance(mix[:, 0])
+        return self.advance(self.gain * mix[:, 0]) / self.gain
 
     def advance(self, wav: Tensor) -> Tensor:
         """Estimates (batch, source, 1, time) of all samples that wav (batch, time) completes."""
@@ -215,6 +218,6 @@ class Stream:
             raise ValueError("nothing was streamed yet; call the stream with a block first")
         stride, silence = self.network.stride, torch.zeros_like(self.wave[:, :1])
         missing = self.received - max(self.frames - 1, 0) * stride
-        est = self.advance(silence.expand(-1, 2 * stride))[..., :missing]
+        est = self.advance(silence.expand(-1, 2 * stride))[..., :missing] / self.gain
         self.reset()
         return est

@@ -213,7 +213,8 @@ class LocalAttention(nn.Module):
         self.key = nn.Conv1d(channels, channels, 1)
         self.proj = nn.Conv1d(channels, channels, 1)
         self.decay = nn.Conv1d(channels, heads * decays, 1)
-        self.register_buffer("rates", torch.arange(1.0, decays + 1) / decays**0.5, False)
+        rates = torch.arange(1.0, decays + 1) / decays**0.5  # halved below: f / 4 for four
+        self.register_buffer("rates", rates, persistent=False)
         nn.init.constant_(self.decay.bias, -2)
         with torch.no_grad():
             self.decay.weight *= 0.01
@@ -472,10 +473,10 @@ class Demucs(Network):
         twice = 2 if self.resample else 1
         length *= twice
         for _ in self.encoder:
-            length = max(1, math.ceil((length - self.kernel) / self.stride) + 1)
+            length = max(1, (length - self.kernel + self.stride - 1) // self.stride + 1)
         for _ in self.decoder:
             length = (length - 1) * self.stride + self.kernel
-        return math.ceil(length / twice)
+        return (length + twice - 1) // twice
 
     def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """From (batch, channel, 1, time) to the bottom, and what skips over it."""

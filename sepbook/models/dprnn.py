@@ -94,8 +94,11 @@ class Path(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Read x (time, batch, sequence, channel) along its first axis."""
         rows = x.flatten(1, 2)
-        size = rows.shape[1] if x.is_cuda else max(1, AT_ONCE // self.lstm.hidden_size)
-        parts = rows.chunk(math.ceil(rows.shape[1] / size), dim=1)
+        if x.is_cuda or torch.compiler.is_compiling():
+            parts = [rows]
+        else:
+            size = max(1, AT_ONCE // self.lstm.hidden_size)
+            parts = rows.chunk(math.ceil(rows.shape[1] / size), dim=1)
         read = torch.cat([self.linear(self.lstm(part)[0]) for part in parts], dim=1)
         return x + self.norm(read.view_as(x))
 

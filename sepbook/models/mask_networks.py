@@ -208,7 +208,7 @@ def solve_bins(
 def em_step(
     est: Tensor,  # the present estimates (..., source, channel, frequency, frame), complex
     mix: Tensor,  # the mixture (..., channel, frequency, frame), complex
-    eps: float = 1e-10,  # power of the noise that every bin is assumed to hold
+    eps: float = 1e-10,  # square of the power of the noise that every bin is assumed to hold
 ) -> Tensor:  # the next estimates, as est
     """One step of EM: model the sources by equation 8, then filter the mixture by equation 7."""
     v, R = spatial_model(est, eps)
@@ -224,7 +224,7 @@ def wiener_em(
     n_iter: int = 1,  # steps; 0: the magnitudes with the mixture's phase
     softmask: bool = False,  # start from shares of the mixture instead of the magnitudes
     residual: bool = False,  # one more source: what the others leave over
-    eps: float = 1e-10,  # power of the noise that every bin is assumed to hold
+    eps: float = 1e-10,  # square of the power of the noise that every bin is assumed to hold
     window: int | None = 300,  # frames that share the covariances; None: all
 ) -> Tensor:  # (..., source, channel, frequency, frame), complex
     """Separate by expectation-maximisation: sources with a power per bin and a place per frequency.
@@ -248,15 +248,23 @@ def wiener_em(
         est = torch.cat([est, mix.unsqueeze(-4) - est.sum(-4, keepdim=True)], -4)
     if n_iter == 0:
         return est
-    window, pieces = window or mix.shape[-1], []
-    for y, x in zip(est.split(window, -1), mix.split(window, -1)):
+
+    def refine(y: Tensor, x: Tensor) -> Tensor:
         loudest = x.abs().amax((-3, -2, -1), keepdim=True)
         scale = (loudest / 10).clamp(min=1.0)  # so that eps means the same for loud mixtures
         y, x = y / scale.unsqueeze(-4), x / scale
         for _ in range(n_iter):
             y = em_step(y, x, eps)
-        pieces.append(y * scale.unsqueeze(-4))
-    return torch.cat(pieces, -1)
+        return y * scale.unsqueeze(-4)
+
+    n_frames = mix.shape[-1]
+    window = window or n_frames
+    if torch.compiler.is_compiling():  # for export, where nobody knows how many windows there are
+        both = (F.pad(z, (0, -n_frames % window)).unflatten(-1, (-1, window)) for z in (est, mix))
+        y = refine(*(z.movedim(-2, 0) for z in both))  # a batch of windows, the last one filled up
+        return y.movedim(0, -2).flatten(-2)[..., :n_frames]
+    pairs = zip(est.split(window, -1), mix.split(window, -1))
+    return torch.cat([refine(y, x) for y, x in pairs], -1)
 
 # %% ../../nbs/3_masking/21_mask_networks.ipynb #f32cf530
 class FeedForwardMask(MaskNetwork):

@@ -101,7 +101,7 @@ class PictureNetwork(Network):
 
     def spectrum(self, wav: Tensor) -> Tensor:
         """Spectrum (..., frequency, frame); the first frame begins n_fft before the recording."""
-        n_frames = -(-(wav.shape[-1] + self.n_fft) // self.hop)
+        n_frames = (wav.shape[-1] + self.n_fft + self.hop - 1) // self.hop  # rounded up
         spare = (n_frames - 1) * self.hop - wav.shape[-1]
         return stft(F.pad(wav, (self.n_fft, spare)), self.n_fft, self.hop, center=False)
 
