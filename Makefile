@@ -28,7 +28,7 @@ e2e: setup       ## open every chapter in JupyterLab in a real browser and run a
 	@$(PY) -m pytest tests/e2e -q -rs
 
 bench: setup     ## measure speed and quality again, alone on the machine; writes results/*.json
-	@for script in $(filter-out %/train_control.py %/music.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PY) $$script || exit 1; done
+	@for script in $(filter-out %/train_control.py %/music.py %/train_speech.py %/speech_voices.py %/heard_speech.py %/songs.py %/songs_ablation.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PY) $$script || exit 1; done
 
 run-notebooks: setup  ## execute CHAPTER (a number such as 02, a path, or all) and store its outputs
 	@$(PY) tools/notebooks.py run $(if $(filter all,$(CHAPTER)),--all,$(CHAPTER))

@@ -9,9 +9,10 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
-train, hub, course, dev = (
-    cfg[f"{extra}_requirements"].split() for extra in ("train", "hub", "course", "dev")
+train, hub, onnx, course, dev = (
+    cfg[f"{extra}_requirements"].split() for extra in ("train", "hub", "onnx", "course", "dev")
 )
+songs = cfg["songs_packages"].split()
 course += train + hub
 
 setup(
@@ -30,7 +31,14 @@ setup(
     packages=find_packages(include=["sepbook", "sepbook.*"]),
     package_data={"sepbook": ["data/**/*", "weights/*", "py.typed"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={"train": train, "hub": hub, "course": course, "dev": course + dev},
+    extras_require={
+        "train": train,
+        "hub": hub,
+        "onnx": onnx,
+        "songs": songs,
+        "course": course,
+        "dev": course + dev,
+    },
     entry_points={"console_scripts": cfg["console_scripts"].splitlines()},
     zip_safe=False,
 )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .engine.face import separate as separate
     from .learner import Learner as Learner
     from .metrics import evaluate as evaluate
+    from .separate import Separator as Separator
     from .zoo import available as available
     from .zoo import load as load
 

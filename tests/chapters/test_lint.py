@@ -16,7 +16,6 @@ every_notebook = pytest.mark.parametrize("path", notebooks(), ids=ids)
 every_solution = pytest.mark.parametrize("path", solutions(), ids=ids)
 
 MACHINE_PATH = re.compile(r"/(?:work|root|tmp|home|Users|usr)/|site-packages/|\\\\Users\\\\")
-UNDER_WAY = {"41_wave_unet"}  # waits for its turn in the rebuilding
 FRONT = ["level", "time to read", "runs on", "needs"]
 
 
@@ -94,7 +93,7 @@ def test_no_sentence_comes_twice(path):
     prose = re.sub(r"```.*?```|\$\$.*?\$\$", " ", Notebook(path).text, flags=re.S)
     plain = re.sub(r"^[#>|*-].*$", " ", prose, flags=re.M)
     found = Counter(s.strip() for s in re.split(r"(?<=[.?!])\s+", plain) if len(s.split()) > 5)
-    assert not [s for s, n in found.items() if n > 1] or path.stem in UNDER_WAY
+    assert not [s for s, n in found.items() if n > 1]
 
 
 @every_notebook
@@ -105,13 +104,13 @@ def test_what_is_announced_comes(path):
         if here["cell_type"] == "markdown" and here["text"].rstrip().endswith(":"):
             last = here["text"].rstrip().splitlines()[-1]
             comes = after and after["cell_type"] == "code" and after["text"].strip()
-            assert comes or path.stem in UNDER_WAY, last
+            assert comes, last
 
 
 @every_notebook
 def test_no_cell_is_empty(path):
     full = all(cell["text"].strip() for cell in Notebook(path).cells)
-    assert full or path.stem in UNDER_WAY
+    assert full
 
 
 @every_notebook
@@ -122,7 +121,7 @@ def test_equations_that_are_named_exist(path):
     source = "\n".join(c["text"] for p in {path, *twin} for c in Notebook(p).cells)
     have = set(re.findall(r"\\tag\{(\d+)\}", source)) | set(re.findall(r"\((\d+)\)\s*\$\$", source))
     want = set(re.findall(r"[Ee]quations? \((\d+)\)", text))
-    assert not want - have or path.stem in UNDER_WAY
+    assert not want - have
 
 
 @every_notebook
@@ -219,18 +218,18 @@ def imported(code: str) -> set[str]:
 
 @every_chapter
 def test_imports_only_what_came_before(path):
-    """Engine modules import engine modules, lessons the engine and earlier lessons."""
+    """Engine modules import each other (face, experiments: all), lessons what came before."""
     order = [Notebook(p).module for p in lessons()]
     rooms = {Notebook(p).module for p in engine()}
     mine = Notebook(path).module
     known = rooms if mine in rooms else rooms | set(order[: order.index(mine) + 1])
-    known |= set(order) | {"sepbook.models"} if mine.endswith(".face") else set()
+    known |= set(order) | {"sepbook.models"} if mine.endswith((".face", ".experiments")) else set()
     known |= {"sepbook", f"sepbook.exercises.{path.stem.split('_', 1)[1]}"}
     if "models" in mine:
         known |= {"sepbook.models"}
     code = "\n".join(c["text"] for c in Notebook(path).code)
     late = imported(code) - known
-    assert not late or path.stem in UNDER_WAY, late
+    assert not late, late
 
 
 @every_notebook
@@ -273,4 +272,4 @@ def test_classes_are_whole_and_shallow(path):
             private = n.name.startswith("_") and isinstance(kind, str) and kind in bases
             if first.arg == "self" or private:
                 found.append(f"{n.name}({first.arg}: {kind}, ...)")
-    assert not found or path.stem in UNDER_WAY, found
+    assert not found, found

@@ -151,7 +151,7 @@ def test_load_from_the_hub(tmp_path, monkeypatch):
     as_published(theirs, tmp_path)
     asked = []
 
-    def fetch(repo, revision, names):
+    def fetch(repo, revision, names, again=False):
         asked.append((repo, *names))
         return tmp_path / names[0]
 

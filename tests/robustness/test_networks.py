@@ -28,6 +28,10 @@ SMALL = {  # arguments that make each network small
     "upit": {"hidden": 8, "layers": 2, "window": 64, "hop": 32},
     "tasnet": {"n_filters": 8, "hidden": 8, "layers": 2},
     "convtasnet": {"n_filters": 8, "bottleneck": 8, "hidden": 8, "skip": 8, "blocks": 2},
+    "secondlook": {
+        "hidden": 8,
+        "first": {"n_filters": 8, "bottleneck": 8, "hidden": 8, "skip": 8, "blocks": 2},
+    },
     "dprnn": {"n_filters": 8, "bottleneck": 8, "hidden": 8, "chunk": 10, "blocks": 1},
     "sepformer": {"n_filters": 8, "chunk": 10, "layers": 1, "heads": 2, "hidden": 8},
     "bsrnn": {
