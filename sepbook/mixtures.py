@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from .engine.checks import check_number
 from .engine.corpora import Corpus, active_level, check_mixing, contents_of, fit_length
-from .engine.corpora import shared_stems, to_channels
+from .engine.corpora import rows_by_speaker, shared_stems, to_channels
 from .engine.files import resample
 from .stft import istft, stft
 
@@ -79,13 +79,7 @@ class VoiceMixer:
         short: str = "join",  # or "pad"
         augment: Callable | None = None,  # f(wav (channel, time), generator) -> wav
     ):
-        sounds: dict[str, list[int]] = {}
-        for i, row in enumerate(corpus.rows):
-            name = row.get("speaker") or (row["file"] if n_src == 1 else "")
-            if not name:
-                fault = f"{row['file']!r} has no speaker, or there is no column 'speaker'"
-                raise ValueError(f"{fault}; add it to index.csv, or give each speaker a folder")
-            sounds.setdefault(name, []).append(i)
+        sounds = rows_by_speaker(corpus.rows, alone=n_src == 1)
         if not 1 <= n_src <= len(sounds):
             raise ValueError(
                 f"n_src is {n_src}, but the corpus has {len(sounds)} speakers; lower n_src"

@@ -6,11 +6,11 @@
 __all__ = ['LEFT_BEHIND', 'ENDINGS', 'STEMS', 'WHOLE', 'AHEAD', 'MARGIN', 'METERS', 'is_hidden', 'is_sound', 'sounds_below',
            'are_songs', 'song_rows', 'speaker_of', 'voice_rows', 'read_folders', 'finished_mixtures', 'read_table',
            'read_index', 'read_span', 'Header', 'read_header', 'is_single', 'ends_early', 'cut_off', 'reaches',
-           'read_on', 'decode', 'to_channels', 'fit_length', 'SoundFiles', 'Corpus', 'example_corpus', 'shared_stems',
-           'contents_of', 'preload', 'held_envelope', 'active_level', 'k_weighting', 'loudness', 'check_range',
-           'check_mixing', 'active_windows', 'ActivityDetector', 'WavSong', 'StemSong', 'PackagedSong', 'Songs',
-           'open_track', 'musdb18', 'musdb18_previews', 'LibriMix', 'librimix', 'Wsj0Mix', 'parse_line', 'wsj0mix',
-           'fetch']
+           'read_on', 'decode', 'to_channels', 'fit_length', 'SoundFiles', 'Corpus', 'example_corpus',
+           'rows_by_speaker', 'shared_stems', 'contents_of', 'preload', 'held_envelope', 'active_level', 'k_weighting',
+           'loudness', 'check_range', 'check_mixing', 'active_windows', 'ActivityDetector', 'WavSong', 'StemSong',
+           'PackagedSong', 'Songs', 'open_track', 'musdb18', 'musdb18_previews', 'LibriMix', 'librimix', 'Wsj0Mix',
+           'parse_line', 'wsj0mix', 'fetch']
 
 # %% ../../nbs/7_engine/97_corpora.ipynb #41277b92
 import copy
@@ -565,6 +565,21 @@ def example_corpus() -> Corpus:
     return Corpus(DATA / "voices")
 
 # %% ../../nbs/7_engine/97_corpora.ipynb #421a6c6a
+def rows_by_speaker(
+    rows: Sequence[Mapping[str, str]],  # of an index
+    alone: bool = False,  # whether one voice makes an item, so that files may do for speakers
+) -> dict[str, list[int]]:  # {speaker: their rows}
+    """Which sounds are whose. Raises: ValueError that names a sound of nobody."""
+    sounds: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        name = row.get("speaker") or (row["file"] if alone else "")
+        if not name:
+            fault = f"{row['file']!r} has no speaker, or there is no column 'speaker'"
+            raise ValueError(f"{fault}; add it to index.csv, or give each speaker a folder")
+        sounds.setdefault(name, []).append(i)
+    return sounds
+
+
 def shared_stems(
     songs: Mapping[str, Mapping[str, int]],  # {song: {stem: its row}}
 ) -> tuple[str, ...]:  # the stems of every song
