@@ -9,10 +9,12 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
-train, hub, onnx, course, dev = (
-    cfg[f"{extra}_requirements"].split() for extra in ("train", "hub", "onnx", "course", "dev")
+evaluate, train, hub, onnx, course, dev = (
+    cfg[f"{extra}_requirements"].split()
+    for extra in ("evaluate", "train", "hub", "onnx", "course", "dev")
 )
-songs = cfg["songs_packages"].split()
+train += evaluate
+songs, ray = cfg["songs_packages"].split(), cfg["ray_packages"].split()
 course += train + hub
 
 setup(
@@ -32,10 +34,12 @@ setup(
     package_data={"sepbook": ["data/**/*", "weights/*", "py.typed"]},
     install_requires=cfg["requirements"].split(),
     extras_require={
+        "evaluate": evaluate,
         "train": train,
         "hub": hub,
         "onnx": onnx,
         "songs": songs,
+        "ray": ray,
         "course": course,
         "dev": course + dev,
     },

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['check_wave', 'check_rate', 'check_number', 'check_choice', 'check_sources', 'check_finite', 'check_signal',
-           'as_numbers', 'precise', 'check_pair', 'check_batch', 'Configured']
+           'as_numbers', 'precise', 'check_pair', 'check_batch', 'Configured', 'needs']
 
 # %% ../../nbs/7_engine/90_checks.ipynb #6a3ad64f
 import inspect
 import json
 from collections.abc import Iterable, Sequence
+from importlib import import_module
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -96,7 +98,7 @@ def check_number(
         f"at most {most}": most is None or value <= most,
         f"above {above}": above is None or value > above,
         f"below {below}": below is None or value < below,
-        "a whole number": not whole or value == int(value),
+        "a whole number": not whole or value % 1 == 0,
     }
     if not all(bounds.values()):
         missed = " and ".join(text for text, held in bounds.items() if not held)
@@ -273,3 +275,15 @@ class Configured(nn.Module):
         except TypeError as error:
             name = cls.__name__
             raise TypeError(f"{name} takes only numbers, strings and lists: {error}") from None
+
+# %% ../../nbs/7_engine/90_checks.ipynb #e03fdf3f
+def needs(
+    package: str,  # that an extra brings, as it is imported
+    extra: str,  # evaluate, train, hub, onnx or course
+) -> ModuleType:
+    """Import a package. Raises: ModuleNotFoundError with what to install."""
+    try:
+        return import_module(package)
+    except ModuleNotFoundError:
+        told = f"this needs {package}; pip install 'sepbook[{extra}]'"
+        raise ModuleNotFoundError(told, name=package) from None

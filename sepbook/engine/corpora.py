@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['LEFT_BEHIND', 'ENDINGS', 'STEMS', 'WHOLE', 'AHEAD', 'MARGIN', 'METERS', 'is_hidden', 'is_sound', 'sounds_below',
-           'are_songs', 'song_rows', 'speaker_of', 'voice_rows', 'read_folders', 'finished_mixtures', 'read_table',
-           'read_index', 'read_span', 'Header', 'read_header', 'is_single', 'ends_early', 'cut_off', 'reaches',
-           'read_on', 'decode', 'to_channels', 'fit_length', 'SoundFiles', 'Corpus', 'example_corpus',
-           'rows_by_speaker', 'shared_stems', 'contents_of', 'preload', 'held_envelope', 'active_level', 'k_weighting',
-           'loudness', 'check_range', 'check_mixing', 'active_windows', 'ActivityDetector', 'WavSong', 'StemSong',
-           'PackagedSong', 'Songs', 'open_track', 'musdb18', 'musdb18_previews', 'LibriMix', 'librimix', 'Wsj0Mix',
-           'parse_line', 'wsj0mix', 'fetch']
+           'are_songs', 'song_rows', 'speaker_of', 'voice_rows', 'read_folders', 'finished_mixtures', 'mixture_files',
+           'mixture_rows', 'read_table', 'read_index', 'read_span', 'Header', 'read_header', 'is_single', 'ends_early',
+           'cut_off', 'reaches', 'read_on', 'decode', 'to_channels', 'fit_length', 'SoundFiles', 'Corpus',
+           'example_corpus', 'FinishedMixtures', 'Pieces', 'rows_by_speaker', 'shared_stems', 'contents_of', 'preload',
+           'held_envelope', 'active_level', 'k_weighting', 'loudness', 'check_range', 'check_mixing', 'active_windows',
+           'ActivityDetector', 'WavSong', 'StemSong', 'PackagedSong', 'Songs', 'open_track', 'musdb18',
+           'musdb18_previews', 'LibriMix', 'librimix', 'Wsj0Mix', 'parse_line', 'wsj0mix', 'fetch']
 
 # %% ../../nbs/7_engine/97_corpora.ipynb #41277b92
 import copy
@@ -154,8 +154,7 @@ def read_folders(
     if stem := next((n for names in inside.values() for n in names if ".stem." in n), None):
         raise ValueError(f"{stem!r} is a file of several stems; read {name} with musdb18()")
     if finished_mixtures(folder):
-        want = "give the sounds that they were made of"
-        raise ValueError(f"{name} holds finished mixtures, which can only be measured on; {want}")
+        return mixture_rows(folder)
     if not are_songs(inside):
         return voice_rows(inside)
     found = []
@@ -170,16 +169,49 @@ def read_folders(
 def finished_mixtures(
     folder: Path,  # perhaps with folders mix, s1, s2
 ) -> list[Path]:  # that of the mixtures, then one per source; empty if it is something else
-    """The folders of finished mixtures."""
+    """The folders of finished mixtures; of LibriMix's, those without noise if both are there."""
     inside = sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
     mixed = [p for p in inside if p.name.lower().startswith("mix")]
-    rest = [p for p in inside if p not in mixed]
+    rest, numbered = [p for p in inside if p not in mixed], lambda p: re.fullmatch(r"s\d+", p.name)
+    if clean := [p for p in mixed if p.name == "mix_clean"]:
+        mixed, rest = clean, [p for p in rest if numbered(p)]
     if len(mixed) != 1 or not rest:
         return []
     names = lambda place: {p.stem for p in place.iterdir() if is_sound(p)}
-    known, numbered = names(mixed[0]), all(re.fullmatch(r"s\d+", p.name) for p in rest)
-    alike = numbered or any(known & names(p) for p in rest)
+    known = names(mixed[0])
+    alike = all(map(numbered, rest)) or any(known & names(p) for p in rest)
     return [*mixed, *rest] if alike and len(known & STEMS) < 2 else []
+
+
+def mixture_files(
+    folder: Path,  # of finished mixtures
+) -> dict[str, list[str]]:  # name of a mixture: its file, then one per source, below the folder
+    """The files of each mixture. Raises: FileNotFoundError for what is missing."""
+    places = finished_mixtures(folder)
+    if not places:
+        raise FileNotFoundError(f"{folder} has no index.csv, and no folders mix, s1, s2 ...")
+    files = [{p.stem: p.name for p in sorted(place.iterdir()) if is_sound(p)} for place in places]
+    for place, found in zip(places[1:], files[1:]):
+        if missing := [name for name in files[0] if name not in found]:
+            fault = f"{place} lacks {files[0][missing[0]]}, which {places[0].name} has"
+            raise FileNotFoundError(f"{fault}; make it again, or remove it there, too")
+    if not files[0]:
+        raise FileNotFoundError(f"{places[0]} holds no sounds; add the mixtures")
+    return {
+        name: [f"{place.name}/{found[name]}" for place, found in zip(places, files)]
+        for name in sorted(files[0])
+    }
+
+
+def mixture_rows(
+    folder: Path,  # of finished mixtures
+) -> list[dict[str, str]]:  # one row per source, without the mixtures
+    """The sources of finished mixtures, as the stems of songs: they can be mixed anew."""
+    return [
+        {"excerpt": name, "file": file, "stem": file.split("/")[0]}
+        for name, (_, *files) in mixture_files(folder).items()
+        for file in files
+    ]
 
 # %% ../../nbs/7_engine/97_corpora.ipynb #7bf1b4e2
 def read_table(
@@ -563,6 +595,105 @@ class Corpus(Sequence):
 def example_corpus() -> Corpus:
     """The voices that sepbook carries: 8 synthetic speakers, 8 sentences each, 8 kHz (CC0)."""
     return Corpus(DATA / "voices")
+
+# %% ../../nbs/7_engine/97_corpora.ipynb #3c0a8f77
+class FinishedMixtures(Sequence):
+    """Mixtures as they are, items (mix, src): folders mix, s1, s2 ... (or vocals, drums ...).
+
+    Raises: FileNotFoundError or ValueError for what is missing or does not fit together.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,  # holds the folders; that of the mixtures begins with "mix"
+        sample_rate: int | None = None,  # Hz to serve; None: as in the files
+        channels: int | None = None,  # to serve, 1 or 2; None: as in the files
+        memory: float = 1.0,  # GB of sounds to keep; more are read from disk
+    ):
+        self.table = mixture_files(Path(folder))
+        self.names = list(self.table)
+        names = [file for files in self.table.values() for file in files]
+        self.files = SoundFiles(Path(folder), names, sample_rate, channels, memory=memory)
+        self.sample_rate, self.channels = self.files.rate, self.files.channels
+        self.sources = tuple(
+            file.split("/")[0] for file in names[1 : len(self.table[self.names[0]])]
+        )
+        for name, files in self.table.items():
+            if len({self.files.info[file][:3] for file in files}) > 1:
+                fault = f"{name} differs in rate, channels or length from folder to folder"
+                raise ValueError(f"{fault}; make its files again")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        return self.piece(i, 0, self.length(i))
+
+    def length(self, i: int) -> int:
+        """Length of mixture `i` in samples at the rate that is served."""
+        info = self.files.info[self.table[self.names[i]][0]]
+        return info.frames * self.sample_rate // info.rate
+
+    def piece(self, i: int, start: int, frames: int) -> tuple[Tensor, Tensor]:
+        """(mix, src) from a sample on; what is missing at the end is zero."""
+        files = self.table[self.names[i]]
+        info = self.files.info[files[0]]
+        scale = info.rate / self.sample_rate
+        span = math.floor(start * scale), min(math.ceil((start + frames) * scale), info.frames)
+        mix, *src = (fit_length(self.files.read(f, *span)[:, :frames], frames) for f in files)
+        return mix, torch.stack(src)
+
+    def subset(self, names: Sequence[str], but: bool = False) -> "FinishedMixtures":
+        """Those of some names, or all others. Raises: ValueError for unknown names, or none left."""
+        if unknown := sorted(set(names) - set(self.names)):
+            some = ", ".join(self.names[:4])
+            raise ValueError(f"no mixture is called {unknown[0]!r}; there are {some} ...")
+        part = copy.copy(self)
+        part.names = [name for name in self.names if (name in names) != but]
+        if not part.names:
+            raise ValueError("no mixtures are left; name fewer")
+        return part
+
+    def contents(self) -> list[str]:
+        """A line for each mixture, by which a checkpoint knows its data."""
+        size = lambda name: self.files.size(self.table[name][0])
+        return [f"{name} {size(name)}" for name in self.names]
+
+
+class Pieces(Sequence):
+    """Pieces of finished mixtures, drawn anew in every epoch: what depends on (seed, epoch, i) only."""
+
+    def __init__(
+        self,
+        corpus: FinishedMixtures,  # where they are cut from
+        seconds: float,  # length of a piece; shorter mixtures end in silence
+        size: int,  # pieces in an epoch
+        seed: int = 0,  # another number, other pieces
+    ):
+        check_number("seconds", seconds, least=1e-3, most=3600)
+        check_number("size", size, least=1, most=10**7, whole=True)
+        self.corpus, self.size, self.seed, self.epoch = corpus, size, seed, 0
+        self.sources, self.sample_rate = corpus.sources, corpus.sample_rate
+        self.channels, self.frames = corpus.channels, round(seconds * corpus.sample_rate)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Other pieces from now on."""
+        self.epoch = epoch
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        if not 0 <= i < self.size:
+            raise IndexError(f"item {i} of a data set of {self.size}")
+        rng = np.random.default_rng([self.seed, self.epoch, i])
+        k = int(rng.integers(len(self.corpus)))
+        spare = self.corpus.length(k) - self.frames
+        return self.corpus.piece(k, int(rng.integers(spare + 1)) if spare > 0 else 0, self.frames)
+
+    def contents(self) -> list[str]:
+        """How pieces are drawn, and a line for each mixture."""
+        return [f"{self.frames} {self.size}", *self.corpus.contents()]
 
 # %% ../../nbs/7_engine/97_corpora.ipynb #421a6c6a
 def rows_by_speaker(

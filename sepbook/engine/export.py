@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .checks import check_number
 from .files import atomic
 
 # %% ../../nbs/7_engine/971_export.ipynb #b0edf74f
@@ -361,7 +362,7 @@ def difference(
 
 
 def export(
-    model: nn.Module,  # a network
+    model: nn.Module | str | Path,  # a network; or a name or a file for `load`, as "speech"
     path: str | Path,  # of the file to write, *.onnx
     seconds: float = 1.0,  # length of the example; what the file takes if its length can't be free
     dynamic: bool | None = None,  # any length; None: if the network allows it
@@ -369,18 +370,25 @@ def export(
 ) -> Exported:
     """Write a network as one ONNX file: input "mix" (1, channel, time), output "est".
 
-    Raises: ImportError without the packages, RuntimeError for a network that can't be exported or
-    whose outputs differ.
+    Raises: ImportError without the packages, ValueError and FileNotFoundError for what can't be
+    written, RuntimeError for a network that can't be exported or whose outputs differ.
     """
     try:
         import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError(f"export needs {error.name}; run pip install sepbook[onnx]") from None
-    path, was = Path(path), model.training
+    path = Path(path)
     if path.suffix != ".onnx":
         raise ValueError(f"path is {str(path)!r}, but must end in .onnx")
-    model = model.eval()
+    if path.is_dir() or not path.parent.is_dir():
+        raise FileNotFoundError(f"path is {str(path)!r}, no file in a folder that exists")
+    check_number("seconds", seconds, above=0, most=600)
+    if isinstance(model, str | Path):
+        from sepbook.engine.weights import load
+
+        model = load(model)
+    was, model = model.training, model.eval()
     weight = next(model.parameters(), torch.zeros(0))
     samples = max(1, round(seconds * model.sample_rate))
     draw = torch.Generator().manual_seed(0)

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['STRANGER', 'HEARD', 'SHARED', 'LEVEL', 'SEGMENT', 'OVERLAP', 'SPEAKERS', 'SHIFT', 'cut', 'fade', 'OverlapAdd',
            'signature', 'spectral_distance', 'Follower', 'has_speakers', 'wanted_level', 'pick_device', 'Ready',
-           'Loudness', 'gain_for', 'Outputs', 'shift_offsets', 'Run', 'Held', 'separate_blocks', 'meter', 'separate',
-           'as_separator', 'listened', 'notes_on', 'separate_file', 'Separator']
+           'Loudness', 'gain_for', 'Outputs', 'shift_offsets', 'Run', 'Held', 'separate_blocks', 'plain_meter', 'meter',
+           'separate', 'as_separator', 'listened', 'notes_on', 'separate_file', 'Separator']
 
 # %% ../../nbs/7_engine/94_streams.ipynb #99f20918
 import inspect
 import math
 import re
+import sys
 import tempfile
 import time
 import warnings
@@ -248,14 +249,20 @@ class Ready:
             tensors = chain(self.separator.parameters(), self.separator.buffers())
             floats = (t for t in tensors if t.is_floating_point())
             first = next(floats, torch.zeros(()))
-            self.home, self.dtype = first.device, torch.float32 if self.half else first.dtype
+            self.home, self.kept, self.dtype = first.device, first.dtype, first.dtype
+            if self.half or first.dtype in (torch.float16, torch.bfloat16):
+                self.dtype = torch.float32  # halves are stored; transforms and norms need singles
             self.device = first.device if self.device is None else pick_device(self.device)
             self.separator.eval().to(self.device)
+            if self.kept != self.dtype:
+                self.separator.to(self.dtype)
         return self
 
     def __exit__(self, *_) -> None:
         if self.network:
             self.separator.to(self.home)
+            if self.kept != self.dtype:
+                self.separator.to(self.kept)  # as they were, as every half is a single
             for module, mode in self.modes:
                 module.training = mode
 
@@ -636,6 +643,24 @@ def separate_blocks(
             yield est
 
 # %% ../../nbs/7_engine/94_streams.ipynb #e32419de
+def plain_meter(
+    seconds: float | None,  # how long it will be, if known
+) -> Callable:  # to be told how many seconds are done
+    """A line on a terminal, where no library for bars is installed."""
+    shown = 0.0
+
+    def tell(done: float) -> None:
+        nonlocal shown
+        last = seconds is not None and done >= seconds
+        if sys.stderr is None or not sys.stderr.isatty():
+            return
+        if last or time.perf_counter() - shown > 0.2:
+            shown, whole = time.perf_counter(), "" if seconds is None else f" of {seconds:.0f}"
+            print(f"\r{done:.0f}{whole} s", end="\n" * last, file=sys.stderr, flush=True)
+
+    return tell
+
+
 @contextmanager
 def meter(
     progress: bool | Callable,  # whether to show a bar; or a function of (seconds done, in all)
@@ -645,8 +670,11 @@ def meter(
     if callable(progress) or not progress:
         yield lambda done: progress and progress(done, seconds)
         return
-    from tqdm.auto import tqdm
-
+    try:
+        from tqdm.auto import tqdm
+    except ModuleNotFoundError:  # it comes with sepbook[evaluate]
+        yield plain_meter(seconds)
+        return
     form = "{percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s [{elapsed}<{remaining}{postfix}]"
     began = time.perf_counter()
 

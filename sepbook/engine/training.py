@@ -402,14 +402,15 @@ def check_options(
     check_choice("precision", options["precision"], ["no", "bf16"])
     for name in ("batch_size", "accumulate", "halve_after", "log_every", "patience"):
         if options[name] is not None:
-            check_number(name, options[name], least=1)
+            check_number(name, options[name], least=1, below=math.inf, whole=True)
     for name in ("warmup", "seed", "workers", "checkpoint_minutes"):
-        check_number(name, options[name], least=0)
+        whole = name in ("seed", "workers")
+        check_number(name, options[name], least=0, below=math.inf, whole=whole)
     check_number("workers", options["workers"], most=256)
-    check_number("lr", options["lr"], above=0)
+    check_number("lr", options["lr"], above=0, below=math.inf)
     check_number("ema", options["ema"], least=0, below=1)
     if options["clip"] is not None:
-        check_number("clip", options["clip"], above=0)  # None turns clipping off
+        check_number("clip", options["clip"], above=0, below=math.inf)  # None turns it off
     if options["tensorboard"] and options["folder"] is None:
         raise ValueError("tensorboard=True needs a folder to write to; pass folder")
 

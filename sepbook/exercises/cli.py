@@ -128,7 +128,7 @@ def check_left(answer: Callable):
 # %% ../../nbs/solutions/83_cli.ipynb #ce1fad10
 def call(app, root: Path, *words: str) -> tuple[int, str]:
     """Exit code and stderr of an application, called in its own way."""
-    from typer.testing import CliRunner
+    from click.testing import CliRunner
 
     result = CliRunner().invoke(app, [*(str(root / w) if w[0] != "-" else w for w in words)])
     return result.exit_code, result.stderr.strip()
@@ -146,8 +146,8 @@ def sounds_to_mix(root: Path) -> torch.Tensor:
 
 @checker("83.5", difficulty=4, minutes=40, hint="load and save raise one-line errors; see explain.")
 def check_mix_command(answer: Callable):
-    """Take a function that makes a Typer application `IN... --out FILE.wav` that adds up sounds."""
-    app = answer if hasattr(answer, "registered_commands") else answer()
+    """Take a function that makes a Click command `IN... --out FILE.wav` that adds up sounds."""
+    app = answer if hasattr(answer, "make_context") else answer()
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder), ("--out", "mix.wav")
         want = sounds_to_mix(root)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from sepbook import cli, zoo
 from sepbook.engine import experiments, weights
@@ -484,6 +484,21 @@ def test_evaluate_pairs_with_an_accompaniment():
     assert result.exit_code == 0 and "rest" in result.stdout, result.output
 
 
+def test_short_and_silent_mixtures_cost_one_line(recwarn):
+    """No word of the packages that measure, in Python or on the descriptor."""
+    sounds = {"short": noise(400), "long": noise(16000), "silent": np.zeros((16000, 1))}
+    for name, first in sounds.items():
+        second = noise(len(first), seed=5)
+        for place, wav in {"mix": first + second, "s1": first, "s2": second}.items():
+            Path("odd", place).mkdir(parents=True, exist_ok=True)
+            sf.write(f"odd/{place}/{name}.wav", wav, 8000, "FLOAT")
+    words = ["evaluate", "-n", "voices.safetensors", "--data", "odd", "--metrics", "sdr,stoi,pesq"]
+    out, err = (process := start(*words)).communicate(timeout=300)
+    assert process.returncode == 0 and "stoi" in out, err
+    want = "note: no value of sdr, sir, sar, stoi, pesq for a source in up to 2 of 3 mixtures; "
+    assert err == want + "it is silent there, too short, or without speech\n", err
+
+
 # train
 
 
@@ -648,7 +663,7 @@ def test_help_is_quick_and_fits_80_columns():
         out, _ = start("--help", env={"COLUMNS": "80"}).communicate()
         took.append(time.perf_counter() - began)
     assert min(took) < 1.5 and "evaluate" in out
-    for command in ("separate", "models", "evaluate", "train"):
+    for command in ("separate", "models", "evaluate", "train", "export"):
         text = sepbook(f"{command} --help").stdout
         assert text.startswith(f"Usage: sepbook {command}")
         assert all(len(line) <= 80 for line in text.splitlines())
@@ -674,17 +689,32 @@ def test_a_real_process_refuses_in_one_line():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_ctrl_c_ends_a_training_with_a_checkpoint():
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_a_training_with_a_checkpoint(number, code):
     words = [w for w in TRAIN.split() if w != "--quiet"]
     process = start(*words, "--minutes", "9", "--folder", "run", "--out", "a.safetensors")
     while not Path("run/log.jsonl").exists() or not Path("run/log.jsonl").read_text():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in err, err
-    assert "error: interrupted" in err.splitlines()[-1]
+    assert process.returncode == code and "Traceback" not in err, err
+    assert number != signal.SIGINT or "error: interrupted" in err.splitlines()[-1]
     assert Path("run/checkpoint.safetensors").exists() and not Path("a.safetensors").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a folder in use can't be removed there")
+def test_a_folder_that_was_removed():
+    code = "import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone'); "
+    code += "from sepbook.cli import main; main()"
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "separate", "/a.wav"], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: the current folder was removed; go to another one\n"
 
 
 def test_version():

@@ -160,6 +160,33 @@ def test_a_live_stream_does_not_depend_on_the_level(norm):
         assert (est - found[0]).square().sum() / found[0].square().sum() < 1e-4
 
 
+def test_a_live_stream_with_batch_norm_is_told_the_level():
+    torch.manual_seed(0)
+    sizes = dict(n_filters=16, blocks=2, repeats=1, bottleneck=8, hidden=8)
+    network, mix, found = models.ConvTasNet(norm="BN", causal=True, **sizes), noise(1, 1, 8000), []
+    level = mix.square().mean().sqrt().item()
+    for gain in (1.0, *GAINS):
+        stream = Stream(network, level=gain * level)
+        parts = [stream(block) for block in (gain * mix).split(160, -1)]
+        found.append(torch.cat([*parts, stream.flush()], -1) / gain)
+    for est in found[1:]:
+        assert (est - found[0]).square().sum() / found[0].square().sum() < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_halves_are_computed_as_singles_and_left_as_they_were(dtype):
+    torch.manual_seed(0)
+    sizes = dict(n_filters=16, blocks=2, repeats=1, bottleneck=8, hidden=8)
+    network, mix = models.ConvTasNet(**sizes).to(dtype), noise(1, 8000)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    est = run(network, mix)
+    assert est.dtype == torch.float32 and torch.isfinite(est).all()
+    after = network.state_dict()
+    assert all(v.dtype == dtype and torch.equal(v, before[k]) for k, v in after.items())
+    torch.testing.assert_close(est, run(network.float(), mix))
+    assert run(network, mix.to(dtype)).dtype == dtype
+
+
 # -- two stems, fill, shifts
 
 

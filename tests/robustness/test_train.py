@@ -11,7 +11,7 @@ import pytest
 import soundfile as sf
 import tomli_w
 import torch
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from sepbook import cli, zoo
 from sepbook.engine import experiments
@@ -132,7 +132,7 @@ def test_the_file_serves_from_another_folder(tmp_path, monkeypatch):
         ("[mixing]\nlr = 0.1", ("it belongs in [training]",)),
         ("[budget]\nsteps = 2.5", ("steps", "2.5", "int")),
         ("[budget]\nsteps = true", ("steps", "True")),
-        ("[training]\nlr = 'fast'", ("lr", "'fast'", "float")),
+        ("[training]\nlr = 'fast'", ("lr", "fast", "float")),
         ("[output]\ntensorboard = 'yes'", ("tensorboard", "bool")),
         ("[training]\ncallbacks = 'a:B'", ("callbacks", "list")),
         ("[training\n", ("is no TOML",)),
@@ -280,7 +280,7 @@ def test_a_network_a_loss_and_a_callback_of_ones_own():
         ("--model own:Gain --loss si_sdrr", ("--loss is si_sdrr", "did you mean si_sdr?")),
         ("--model own:Gain --callback own:nowhere", ("--callback", "no nowhere")),
         ("--model own:Gain --optimizer adamm", ("--optimizer", "did you mean adam?")),
-        ("--model own:Gain --weight-decay -1", ("--weight-decay", "0 or more")),
+        ("--model own:Gain --weight-decay -1", ("--weight-decay", "at least 0")),
         ("--model own:Gain --tensorboard", ("--tensorboard", "--folder")),
     ],
 )
@@ -391,10 +391,158 @@ def test_pairs_without_hidden_files():
     zoo.save(UPIT(hidden=4, layers=1), "net.safetensors", {})
     works("evaluate --model ./net.safetensors --data pairs --quiet")
     refused(
-        sepbook(f"{SMALL.replace('example', 'pairs')} --steps 1 --out a.safetensors"), "finished"
+        sepbook(f"{SMALL.replace('example', 'pairs')} --steps 1 --out a.safetensors"), "one mixture"
     )
 
 
 def test_toml_that_was_written_can_be_read():
     text = 'quotes " and \\ backslashes, ünïcode 歌'
     assert tomllib.loads(tomli_w.dumps({"card": {"licence": text}}))["card"]["licence"] == text
+
+
+# ---- limits
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("--lr nan", "--lr is nan, but must be above 0 and at most 1,000"),
+        ("--lr inf", "--lr is inf"),
+        ("--clip nan", "--clip is nan"),
+        ("--clip inf", "--clip is inf"),
+        ("--ema nan", "--ema is nan, but must be at least 0 and below 1"),
+        ("--weight-decay inf", "--weight-decay is inf"),
+        ("--memory nan", "--memory is nan"),
+        ("--accumulate 1000000000", "--accumulate is 1000000000"),
+        ("--set hidden=1000000000", "--set hidden=1000000000 is beyond any network"),
+        ("--set hidden=60000", "asks for more than 10000 layers"),
+        ("--set layers=9999999", "too many to train here"),
+        ("--set hidden=nan", "--set hidden=nan"),
+        ("--set hidden=-1", "hidden_size must be greater than zero"),
+        ("--set sample_rate=0", "sample_rate is 0, but must be at least 1"),
+        ("--set n_src=5000", "--set n_src=5000"),
+        ("--noise x --snr nan,nan", "--snr is nan,nan; write LOW,HIGH"),
+        ("--speed 99", "--speed is 99.0, but must be at least 0 and at most 0.25"),
+        ("--batch-size -3", "--batch-size is -3, but must be at least 1"),
+        ("--minutes 0", "--minutes is 0.0, but must be above 0"),
+        ("--minutes inf", "--minutes is inf"),
+        ("--checkpoint-minutes nan", "--checkpoint-minutes is nan"),
+        ("--seconds inf", "--seconds is inf"),
+        ("--levels nan", "--levels is nan"),
+        ("--seed -1", "--seed is -1"),
+        ("--workers 9999", "--workers is 9999"),
+        ("--dtype float8", "--dtype is float8; did you mean"),
+        ("--schedule cos", "--schedule is cos; did you mean cosine?"),
+        ("--precision fp8", "--precision is fp8"),
+    ],
+)
+def test_numbers_that_nobody_means(line, words, monkeypatch):
+    """Each is one line in the option's name, before any sound is read."""
+    monkeypatch.setattr(experiments, "data_sets", lambda *args: pytest.fail("the work began"))
+    refused(sepbook(f"{SMALL} --steps 1 {line} --out a.safetensors"), words)
+    assert not Path("a.safetensors").exists()
+
+
+def test_a_step_that_is_longer_than_an_epoch():
+    """Refused once the sounds are known: a fault of the corpus is told first."""
+    words = "--batch-size 4 times --accumulate 9 is more than --size 16"
+    refused(sepbook(f"{SMALL} --steps 1 --accumulate 9 --out a.safetensors"), words)
+    assert not Path("a.safetensors").exists()
+
+
+def test_limits_hold_for_a_file_and_for_evaluate():
+    Path("bad.toml").write_text("[training]\nlr = inf\n")
+    refused(sepbook(f"{SMALL} --config bad.toml --steps 1 --out a.safetensors"), "--lr is inf")
+    zoo.save(UPIT(hidden=4, layers=1), "a.safetensors")
+    line = "evaluate --model a.safetensors "
+    refused(sepbook(line + "--size 0"), "--size is 0")
+    refused(sepbook(line + "--seconds nan"), "--seconds is nan")
+    refused(sepbook(line + "--snr nan,3 --noise x"), "--snr is nan,3")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lr": float("inf")},
+        {"clip": float("inf")},
+        {"ema": float("nan")},
+        {"batch_size": 2.5},
+        {"accumulate": float("inf")},
+        {"seed": -1},
+        {"checkpoint_minutes": float("nan")},
+    ],
+)
+def test_the_learner_refuses_them_too(options):
+    data = MixtureDataset(experiments.open_corpus("example", UPIT()), 2, seconds=0.5, size=4)
+    (name,) = options
+    with pytest.raises(ValueError, match=name):
+        Learner(UPIT(hidden=4, layers=1), data, **options)
+
+
+# ---- finished mixtures
+
+
+def write_mixtures(folder: str, count: int = 4, hiss: float = 0.0) -> None:
+    rng = np.random.default_rng(0)
+    for k in range(count):
+        src = 0.1 * rng.standard_normal((2, 6000 + 500 * k))
+        rest = hiss * rng.standard_normal(src.shape[1])
+        for place, wav in {"mix": src.sum(0) + rest, "s1": src[0], "s2": src[1]}.items():
+            Path(folder, place).mkdir(parents=True, exist_ok=True)
+            sf.write(f"{folder}/{place}/m{k}.wav", wav, 8000, "FLOAT")
+
+
+def test_training_on_finished_mixtures():
+    write_mixtures("pairs", hiss=0.01)
+    line = SMALL.replace("--data example", "--data pairs")
+    works(f"{line} --steps 2 --folder run --out a.safetensors")
+    card = zoo.read_card("./a.safetensors")
+    assert card["evaluation"]["names"] == ["m0"] and card["sounds"] == 3
+    assert card["scores"]["items"] == 1 and tuple(card["sources"]) == ("s1", "s2")
+    assert "on the card" in works("evaluate --model a.safetensors --data pairs --as-card").stdout
+    works(f"{line} --steps 3 --folder run --out a.safetensors")
+    works(f"{line} --steps 1 --valid-songs m1,m3 --out b.safetensors")
+    assert zoo.read_card("./b.safetensors")["evaluation"]["names"] == ["m1", "m3"]
+    for more in ("--noise x", "--remix 0.5", "--speed 0.1", "--levels 3", "--valid-speakers m1"):
+        refused(
+            sepbook(f"{line} --steps 1 {more} --out c.safetensors"), "finished", more.split()[0]
+        )
+    refused(sepbook(f"{line} --steps 1 --valid-songs m9 --out c.safetensors"), "m9", "m0, m1")
+    sf.write("pairs/s2/m2.wav", np.zeros(100), 8000)
+    refused(sepbook(f"{line} --steps 1 --out c.safetensors"), "m2 differs")
+    Path("pairs/s2/m2.wav").unlink()
+    refused(sepbook(f"{line} --steps 1 --out c.safetensors"), "lacks m2.wav")
+    assert not Path("c.safetensors").exists()
+
+
+def test_finished_mixtures_are_served_as_they_are():
+    from sepbook.engine.corpora import FinishedMixtures, Pieces
+
+    write_mixtures("pairs", hiss=0.05)
+    whole = FinishedMixtures("pairs")
+    mix, src = whole[1]
+    wavs = [sf.read(f"pairs/{place}/m1.wav")[0] for place in ("mix", "s1", "s2")]
+    np.testing.assert_allclose(mix[0], wavs[0], atol=1e-6)
+    np.testing.assert_allclose(src[:, 0], wavs[1:], atol=1e-6)
+    assert (mix - src.sum(0)).abs().max() > 0.05  # what is no source is there, too
+    pieces = Pieces(whole, 0.5, 8)
+    first = pieces[3][0]
+    assert torch.equal(first, pieces[3][0])
+    pieces.set_epoch(1)
+    assert not torch.equal(first, pieces[3][0])
+    long = Pieces(whole, 2.0, 2)[0]
+    assert long[0].shape == (1, 16000) and not long[0][:, -8000:].any()
+    assert whole.subset(["m1"])[0][0].shape == mix.shape
+    again = MixtureDataset(Corpus("pairs"), seconds=0.5, size=3)  # or mixed anew
+    assert again.sources == ("s1", "s2") and again[0][1].shape == (2, 1, 4000)
+
+
+def test_librimix_as_it_lies_on_a_disk():
+    from sepbook.engine.corpora import FinishedMixtures
+
+    write_mixtures("train")
+    Path("train/mix").rename("train/mix_clean")
+    for extra in ("mix_both", "mix_single", "noise"):
+        noise(f"train/{extra}/m0.wav")
+    assert FinishedMixtures("train").sources == ("s1", "s2")
+    works(SMALL.replace("--data example", "--data train") + " --steps 1 --out a.safetensors")
