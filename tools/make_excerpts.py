@@ -1,10 +1,11 @@
-"""Cut the real recordings that sepbook carries: eight readers, and twelve seconds of a song.
+"""Cut the real recordings that sepbook carries: readers, noises, and twelve seconds of a song.
 
-    python tools/make_excerpts.py DATA     writes sepbook/data/readers and sepbook/data/songs
+    python tools/make_excerpts.py DATA     writes sepbook/data/readers, .../noisy and .../songs
 
-DATA holds `speech-train` (LibriSpeech train-clean-100, one utterance per reader) and `music-stems`
-(songs of "Everything is Free", summed into vocals, drums and other), each with an index.csv. The
-readers are among those in sepbook/data/speech_validation.txt and the song is the one that the music
+DATA holds `speech-train` (LibriSpeech train-clean-100, one utterance per reader), `noise` (everyday
+and outdoor noises) and `music-stems` (songs of "Everything is Free", summed into vocals, drums and
+other), each with an index.csv. The readers are among those in sepbook/data/speech_validation.txt,
+the noises among those in sepbook/data/noise_validation.txt, and the song is the one that the music
 model was kept apart from, so no weights that ship have heard any of this. The files are committed;
 this script says how they came about.
 """
@@ -23,6 +24,9 @@ LEAST, MOST = 6.1, 7.0  # seconds of a reader's excerpt
 LEVEL_DB = -26.0  # root mean square of a reader's excerpt, dB relative to full scale
 SONG, START, SECONDS = "lithium-1", 34, 12  # excerpt, seconds: all three stems sound
 STEMS = ("vocals", "drums", "other")
+NOISY = {"7078": 0.0, "3857": 8.7}  # readers, and the second after which the first word is taken
+NOISES = {"boiler": 20.0, "footsteps": 6.0}  # noises, and the second at which they begin
+LEAD, LONG = 0.5, 4.0  # seconds: noise alone, and the whole excerpt
 
 
 def fade(wav: np.ndarray, samples: int) -> np.ndarray:
@@ -34,8 +38,10 @@ def fade(wav: np.ndarray, samples: int) -> np.ndarray:
     return wav
 
 
-def cut_at_pauses(wav: np.ndarray, rate: int, begin: float) -> np.ndarray:
-    """From 50 ms before the first word to the quietest moment between LEAST and MOST seconds.
+def cut_at_pauses(
+    wav: np.ndarray, rate: int, begin: float, least: float = LEAST, most: float = MOST
+) -> np.ndarray:
+    """From 50 ms before the first word to the quietest moment between `least` and `most` seconds.
 
     The first word is the one after the quietest moment within 0.3 s of `begin`.
     """
@@ -48,7 +54,7 @@ def cut_at_pauses(wav: np.ndarray, rate: int, begin: float) -> np.ndarray:
     loud = np.flatnonzero(power > power.max() * 10 ** (-35 / 10))
     start = max(0, loud[0] * frame - rate // 20)
     smooth = np.convolve(power, np.ones(5) / 5, "same")  # 100 ms
-    first, last = (start + round(s * rate) for s in (LEAST, MOST))
+    first, last = (start + round(s * rate) for s in (least, most))
     stop = first // frame + int(np.argmin(smooth[first // frame : last // frame])) + 1
     return wav[start : stop * frame]
 
@@ -85,6 +91,29 @@ def song(folder: Path) -> list[list]:
     return [[SONG, "2.Lithium", float(SECONDS)]]
 
 
+def noisy(folder: Path) -> list[list]:
+    """Write two sentences, each after half a second of nothing, and two noises as long."""
+    told = []
+    (OUT / "noisy").mkdir(parents=True, exist_ok=True)
+    with open(folder / "speech-train" / "index.csv", newline="", encoding="utf-8") as index:
+        rows = {row["speaker"]: row for row in csv.DictReader(index)}
+    for speaker, begin in NOISY.items():
+        wav, rate = sf.read(folder / "speech-train" / rows[speaker]["file"])
+        wav = cut_at_pauses(wav[round(begin * rate) :], rate, 0, LONG - LEAD - 0.4, LONG - LEAD)
+        lead, frames = round(LEAD * rate), round(LONG * rate)
+        wav = np.pad(fade(wav, rate // 100), (lead, frames - lead - len(wav)))
+        told.append([speaker, wav, "speech", Path(rows[speaker]["file"]).stem])
+    for name, begin in NOISES.items():
+        start = round(begin * rate)
+        wav = sf.read(folder / "noise" / f"{name}.flac")[0][start : start + frames]
+        told.append([name, fade(wav, rate // 100), "noise", f"from {begin:.0f} s"])
+    for name, wav, *_ in told:
+        wav = wav * 10 ** (LEVEL_DB / 20) / np.sqrt(np.mean(wav**2))
+        assert np.abs(wav).max() < 1
+        sf.write(OUT / "noisy" / f"{name}.flac", wav, rate, subtype="PCM_16")
+    return [[f"{name}.flac", part, taken, LONG] for name, _, part, taken in told]
+
+
 def write_table(name: str, head: list[str], rows: list[list]) -> None:
     """Write index.csv, and print how much there is."""
     with open(OUT / name / "index.csv", "w", newline="", encoding="utf-8") as file:
@@ -97,6 +126,7 @@ def main() -> None:
     data = Path(sys.argv[1])
     columns = ["file", "speaker", "sex", "utterance", "seconds"]
     write_table("readers", columns, readers(data / "speech-train"))
+    write_table("noisy", ["file", "part", "taken", "seconds"], noisy(data))
     write_table("songs", ["excerpt", "song", "seconds"], song(data / "music-stems"))
 
 
