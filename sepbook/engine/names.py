@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['TASNET', 'CONV_TASNET', 'IN_BLOCK', 'DPRNN', 'IN_PATH', 'SEPFORMER', 'IN_LAYER', 'IN_BRANCH', 'IN_WAVE', 'AT_BOTTOM',
-           'IN_TRANSFORMER', 'SIDES', 'TRANSLATORS', 'librimix', 'wham', 'parts', 'speech', 'hub', 'six', 'UMXHQ',
-           'UMXL', 'PUBLISHED', 'SHORT', 'rename', 'openunmix', 'spleeter', 'tasnet', 'conv_tasnet', 'dprnn',
-           'sepformer', 'demucs', 'entry', 'zenodo', 'address_of']
+           'IN_TRANSFORMER', 'SIDES', 'IN_FULLSUBNET', 'IN_TCN', 'IN_ATTENTION', 'STREAMS', 'TRANSLATORS', 'librimix',
+           'enhanced', 'LARGE', 'wham', 'parts', 'speech', 'hub', 'six', 'UMXHQ', 'UMXL', 'PUBLISHED', 'SHORT',
+           'rename', 'openunmix', 'spleeter', 'tasnet', 'conv_tasnet', 'dprnn', 'sepformer', 'demucs', 'complex_parts',
+           'Taken', 'asteroid_complex', 'espnet_dccrn', 'fullsubnet', 'entry', 'zenodo', 'address_of']
 
 # %% ../../nbs/7_engine/99_names.ipynb #6f417d1d
 from collections.abc import Callable, Mapping
@@ -327,10 +328,161 @@ def demucs(
     used = {n: t for n, t in theirs.items() if toolkit == "demucs" or not n.startswith(unused)}
     return rename(used, own, their_name, toolkit)
 
+# %% ../../nbs/7_engine/99_names.ipynb #d31ab42c
+def complex_parts(
+    own: Mapping[str, Tensor],
+    find: Callable[[str], Tensor],  # the tensor of that name in the other toolkit
+    places: Callable[[str], tuple[str, str]],  # from one of our layers to both of theirs
+) -> dict[str, Tensor]:  # under our names
+    """Tensors of complex layers whose halves are layers of their own elsewhere."""
+    found = {}
+    for name, mine in own.items():
+        layer, _, leaf = name.rpartition(".")
+        re, im = places(layer)
+        if leaf in ("real", "imag"):
+            t = find(f"{re if leaf == 'real' else im}.weight")
+            found[name] = t.reshape(mine.shape) if t.numel() == mine.numel() else t
+        elif leaf == "num_batches_tracked":
+            found[name], _ = find(f"{re}.{leaf}"), find(f"{im}.{leaf}")
+        elif re == im:
+            found[name] = find(f"{re}.{leaf}")
+        else:
+            a, b = find(f"{re}.{leaf}"), find(f"{im}.{leaf}")
+            sums = leaf == "bias" and f"{layer}.real" in own
+            found[name] = torch.cat([a - b, a + b] if sums else [a, b])
+    return found
+
+
+class Taken(dict):
+    """A state dict that notices which tensors are taken, and says at the end if any was left."""
+
+    def __init__(self, theirs: Mapping[str, Tensor], toolkit: str):
+        super().__init__(theirs)
+        self.left, self.toolkit = set(theirs), toolkit
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = super().__getitem__(name)
+        self.left.discard(name)
+        return tensor
+
+    def check(self) -> None:
+        """Raises: ValueError for a tensor that nobody took."""
+        if self.left:
+            count, first = len(self.left), min(self.left)
+            raise ValueError(f"{self.toolkit}'s weights have {count} more tensors, as {first}")
+
+# %% ../../nbs/7_engine/99_names.ipynb #69a8853e
+def asteroid_complex(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], config: dict) -> dict:
+    """`DCUNet` and `DCCRN` from asteroid's DCUNet and DCCRNet."""
+    bank = ("filterbank._filters", "filterbank.torch_window")
+    fixed = lambda name: name.endswith(bank)  # windows and sines, which we compute
+    taken = Taken({name: t for name, t in theirs.items() if not fixed(name)}, "asteroid")
+    recurrent = any(name.startswith("rnn.") for name in own)
+    depth = len({name.split(".")[1] for name in own if name.startswith("down.")})
+
+    def places(layer: str) -> tuple[str, str]:
+        side, *rest = layer.split(".")
+        if side == "out":
+            stem = f"masker.encoders.{depth}.linear"
+        elif side == "last" or (recurrent and side == "up" and int(rest[0]) == depth - 1):
+            stem = "masker.output_layer.0"
+        elif side == "down":
+            stem = f"masker.encoders.{rest[0]}.{rest[1]}"
+        else:
+            kind = rest[2] if recurrent else rest[1]  # what is inside of a block
+            stem = f"masker.decoders.{int(rest[0]) + recurrent}.{kind.replace('conv', 'deconv')}"
+        return f"{stem}.re_module", f"{stem}.im_module"
+
+    rnn = {name for name in own if name.startswith("rnn.")}
+    found = complex_parts({n: t for n, t in own.items() if n not in rnn}, taken.__getitem__, places)
+    for name in rnn:
+        _, k, part, leaf = name.split(".")
+        stem = f"masker.encoders.{depth}.rnn.rnns.{k}.{part[:2]}_module.rnn"
+        found[name] = taken[f"{stem}.{leaf}"]
+    taken.check()
+    return found
+
+# %% ../../nbs/7_engine/99_names.ipynb #32c67e41
+def espnet_dccrn(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], config: dict) -> dict:
+    """`DCCRN` from espnet's DCCRNSeparator, or from the authors' code."""
+    system = any(name.startswith("separator.") for name in theirs)
+    kept = {
+        n.removeprefix("separator."): t
+        for n, t in theirs.items()
+        if not system or "separator." in n
+    }
+    fixed = ("stft.", "istft.", "encoder.stft", "decoder.stft")
+    taken = Taken({n: t for n, t in kept.items() if not n.startswith(fixed)}, "espnet")
+    sides, last = {"down": "encoder", "up": "decoder"}, config["layers"] - 1
+    whitened = {"weight": ("Wrr", "Wri", "Wii"), "bias": ("Br", "Bi")}
+    whitened |= {"running_mean": ("RMr", "RMi"), "running_cov": ("RVrr", "RVri", "RVii")}
+
+    def places(layer: str) -> tuple[str, str]:
+        side, k, *inner = layer.split(".")
+        if side == "out":
+            both = f"enhance.{last}.r_trans", f"enhance.{last}.i_trans"
+            return (both[int(k)],) * 2
+        place = {"conv": 0, "norm": 1, "activation": 2}[inner[-1]]
+        stem = f"{sides[side]}.{k}.{place}"
+        return (f"{stem}.real_conv", f"{stem}.imag_conv") if place == 0 else (stem, stem)
+
+    special = lambda n: n.startswith("rnn.") or (n.rpartition(".")[0] + ".running_cov") in own
+    found = complex_parts(
+        {n: t for n, t in own.items() if not special(n)}, taken.__getitem__, places
+    )
+    for name in filter(special, own):
+        layer, _, leaf = name.rpartition(".")
+        if name.startswith("rnn."):
+            _, k, part, leaf = name.split(".")
+            found[name] = taken[f"enhance.{k}.{part}_lstm.{leaf}"]
+        elif leaf in whitened:
+            found[name] = torch.stack(
+                [taken[f"{places(layer)[0]}.{key}"] for key in whitened[leaf]]
+            )
+        else:
+            found[name] = taken[f"{places(layer)[0]}.{leaf}"]
+    taken.check()
+    return found
+
+# %% ../../nbs/7_engine/99_names.ipynb #6dd956c7
+IN_FULLSUBNET = {
+    "full": "fb_model",
+    "sub": "sb_model",
+    "rnn": "sequence_model",
+    "out": "fc_output_layer",
+}
+IN_TCN = {"expand": "conv1x1", "depthwise": "depthwise_conv", "out": "sconv"}
+IN_ATTENTION = {"merge": "feature_concate_fc", "squeeze": "fc1", "excite": "fc2"}
+STREAMS = ("", "_real", "_imag")  # of FullSubNet+: magnitudes, real and imaginary parts
+
+
+def fullsubnet(theirs: Mapping[str, Tensor], own: Mapping[str, Tensor], config: dict) -> dict:
+    """`FullSubNet` and `FullSubNetPlus` from the authors' code."""
+
+    def their_name(name: str) -> str:
+        first, *rest = name.split(".")
+        if first == "attention":
+            stem = f"channel_attention{STREAMS[int(rest[0])]}"
+            if rest[1] == "filters":
+                return f"{stem}.{('small', 'middle', 'large')[int(rest[2])]}Conv1d.0.{rest[3]}"
+            return f"{stem}.{IN_ATTENTION[rest[1]]}.{rest[2]}"
+        if first == "full" and rest[0].isdigit():
+            stem = f"fb_model{STREAMS[int(rest[0])]}"
+            if rest[1] == "blocks":
+                return f"{stem}.sequence_model.{rest[2]}.{IN_TCN.get(rest[3], rest[3])}.{rest[4]}"
+            return f"{stem}.fc_output_layer.{rest[2]}"
+        return ".".join(IN_FULLSUBNET.get(part, part) for part in (first, *rest))
+
+    return rename(dict(theirs.get("model", theirs)), own, their_name, "fullsubnet")
+
 # %% ../../nbs/7_engine/99_names.ipynb #8de5f539
 TRANSLATORS: dict[str, dict[str, Callable]] = {
     "OpenUnmix": {"openunmix": openunmix},
     "Spleeter": {"spleeter": spleeter},
+    "DCUNet": {"asteroid": asteroid_complex},
+    "DCCRN": {"asteroid": asteroid_complex, "espnet": espnet_dccrn},
+    "FullSubNet": {"fullsubnet": fullsubnet},
+    "FullSubNetPlus": {"fullsubnet": fullsubnet},
     "TasNet": {"asteroid": tasnet},
     "ConvTasNet": {
         "asteroid": partial(conv_tasnet, toolkit="asteroid"),
@@ -351,6 +503,12 @@ def entry(peer: str, licence: str, files: Any = None, **config: Any) -> dict[str
 
 
 librimix = partial(entry, "asteroid", "CC BY-SA 4.0", mask="relu", pad=False)
+enhanced = partial(entry, "asteroid", "CC BY-SA 4.0", sources=("s1",))
+LARGE = (  # layers of the largest complex U-Net
+    *((45, 7, 1, 1, 1), (45, 1, 7, 1, 1), (90, 7, 5, 2, 2), (90, 7, 5, 2, 1)),
+    *[(90, 5, 3, 2, 2), (90, 5, 3, 2, 1)] * 2,
+    *((90, 5, 3, 2, 2), (128, 5, 3, 2, 1)),
+)
 wham = partial(entry, "asteroid", "CC BY-SA 4.0", bottleneck=128, edge="whole", pad=False)
 parts = {part: f"{part}.ckpt" for part in ("encoder", "masknet", "decoder")}
 speech = partial(entry, "speechbrain", "Apache 2.0", parts, pad=False)
@@ -373,6 +531,8 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
         "openunmix:umxhq": entry("openunmix", "MIT", UMXHQ, hidden=512),
         "openunmix:umxl": entry("openunmix", "CC BY-NC-SA 4.0", UMXL, hidden=1024),
     },
+    "DCUNet": {"hf:JorisCos/DCUNet_Libri1Mix_enhsingle_16k": enhanced(layers=LARGE, up=(90,) * 9)},
+    "DCCRN": {"hf:JorisCos/DCCRNet_Libri1Mix_enhsingle_16k": enhanced(variant="asteroid")},
     "ConvTasNet": {
         "hf:JorisCos/ConvTasNet_Libri2Mix_sepclean_8k": librimix(),
         "hf:JorisCos/ConvTasNet_Libri2Mix_sepnoisy_8k": librimix(),
@@ -434,6 +594,8 @@ SHORT: dict[str, tuple[str, int]] = {  # a name to type: the address, how many p
     "convtasnet-libri2mix-16k": ("hf:JorisCos/ConvTasNet_Libri2Mix_sepclean_16k", 5_066_929),
     "convtasnet-libri2mix-noisy-16k": ("hf:JorisCos/ConvTasNet_Libri2Mix_sepnoisy_16k", 5_066_929),
     "convtasnet-base-libri2mix": ("torchaudio:CONVTASNET_BASE_LIBRI2MIX", 4_984_881),
+    "dcunet-libri1mix": ("hf:JorisCos/DCUNet_Libri1Mix_enhsingle_16k", 7_662_304),
+    "dccrn-libri1mix": ("hf:JorisCos/DCCRNet_Libri1Mix_enhsingle_16k", 3_669_336),
     "dprnn-wham": ("hf:mpariente/DPRNNTasNet-ks2_WHAM_sepclean", 3_651_073),
     "dprnn-wham-ks16": ("hf:julien-c/DPRNNTasNet-ks16_WHAM_sepclean", 3_652_865),
     "sepformer-wsj02mix": ("hf:speechbrain/sepformer-wsj02mix", 25_679_361),
