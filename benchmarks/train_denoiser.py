@@ -1,0 +1,249 @@
+"""Train the live denoiser on noisy speech that is made on the way, and write its weights.
+
+    python benchmarks/train_denoiser.py --speech speech-train --noise noise --minutes 45
+        --readers-out readers.txt --noises-out noises.txt --out denoiser-16k.safetensors
+
+`--speech` and `--noise` are corpora of mono sound at 16 kHz; the readers and noises that the two
+lists name are left out, and serve as validation. `--music` may name a corpus of stems, whose drums,
+bass and other serve as noise, too. A folder makes it resumable: the same command goes on.
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+import sepbook
+from sepbook.engine.corpora import Corpus
+from sepbook.engine.weights import save
+from sepbook.learner import Learner
+from sepbook.models.denoiser import LiveDenoiser
+
+RATE, SPEEDS = 16000, (1.0, 0.82, 0.9, 1.1, 1.22)
+
+
+def integers(wav: np.ndarray) -> np.ndarray:
+    """16 bits, which take half the room."""
+    return (32767 * wav.clip(-1, 1)).astype(np.int16)
+
+
+def rms(wav: np.ndarray) -> float:
+    """Root of the mean square."""
+    return float(np.sqrt(np.mean(np.square(wav, dtype=np.float64)))) + 1e-9
+
+
+def voices(corpus: Corpus, speeds: tuple[float, ...]) -> list[list[np.ndarray]]:
+    """Every reading at several speeds, by resampling: pitch and vocal tract change with it."""
+    waves = [corpus[i][0].numpy() for i in range(len(corpus))]
+    waves = [0.7 * wav / np.abs(wav).max() for wav in waves]
+    return [
+        [integers(wav if s == 1 else soxr.resample(wav, RATE * s, RATE)) for wav in waves]
+        for s in speeds
+    ]
+
+
+def convolved(wav: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """The same length, filtered."""
+    n = len(wav) + len(response)
+    return np.fft.irfft(np.fft.rfft(wav, n) * np.fft.rfft(response, n), n)[: len(wav)]
+
+
+def coloured(wav: np.ndarray, rng: np.random.Generator, spread: float) -> np.ndarray:
+    """A random smooth equaliser; `spread` in dB."""
+    spec = np.fft.rfft(wav)
+    gain = np.interp(
+        np.linspace(0, 1, len(spec)) ** 0.5, np.linspace(0, 1, 9), rng.normal(0, spread, 9)
+    )
+    return np.fft.irfft(spec * 10 ** (gain / 20), len(wav))
+
+
+class NoisySpeech(Dataset):
+    """Items (mix, (speech, noise)); `plain` ones have recorded noise only, and nothing changed."""
+
+    sample_rate, channels, sources = RATE, 1, ("speech", "noise")
+
+    def __init__(
+        self, speech, noise, music=(), seconds=3.0, size=800, seed=0, snr=(-5, 20), plain=False
+    ):
+        self.speech, self.noise, self.music = speech, noise, music
+        self.n, self.size, self.seed, self.snr, self.plain = (
+            round(seconds * RATE),
+            size,
+            seed,
+            snr,
+            plain,
+        )
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Other items from now on."""
+        self.epoch = epoch
+
+    def cut(self, wav: np.ndarray, rng, n: int | None = None) -> np.ndarray:
+        """A random passage; what is too short is repeated."""
+        n = n or self.n
+        wav = np.tile(wav, n // len(wav) + 1) if len(wav) < n else wav
+        start = int(rng.integers(len(wav) - n + 1))
+        return wav[start : start + n].astype(np.float32) / 32768
+
+    def voice(self, rng) -> np.ndarray:
+        """A reader, with pauses where the reading is short."""
+        waves = self.speech[rng.integers(len(self.speech))]
+        wav = waves[rng.integers(len(waves))]
+        if len(wav) >= self.n:
+            return self.cut(wav, rng)
+        gap = np.zeros(int(rng.integers(8000)), np.int16)
+        line = np.concatenate([wav, gap])
+        line = np.tile(line, self.n // len(line) + 1)[: self.n]
+        return np.roll(line, int(rng.integers(self.n))).astype(np.float32) / 32768
+
+    def recorded(self, rng) -> np.ndarray:
+        """A noise of the corpus: slower or faster, backwards, coloured."""
+        wav = self.noise[rng.integers(len(self.noise))]
+        if self.plain:
+            return self.cut(wav, rng)
+        speed = rng.uniform(0.7, 1.4)
+        wav = self.cut(wav, rng, math.ceil(self.n * speed) + 1)
+        wav = np.interp(np.arange(self.n) * speed, np.arange(len(wav)), wav)
+        wav = wav[::-1] if rng.random() < 0.3 else wav
+        return coloured(wav, rng, 5) if rng.random() < 0.6 else wav
+
+    def made(self, rng) -> np.ndarray:
+        """Coloured noise, hum, knocks or babble."""
+        kind, where = rng.choice(4), np.arange(self.n)
+        if kind == 0:
+            wav = coloured(rng.normal(size=self.n), rng, 14)
+            points = int(rng.integers(2, 40))
+            level = np.interp(where, np.linspace(0, self.n, points), rng.normal(0, 6, points))
+            return wav * 10 ** (level / 20) if rng.random() < 0.6 else wav
+        if kind == 1:
+            drift = np.interp(where, np.linspace(0, self.n, 6), rng.normal(size=6))
+            phase = 2 * np.pi * np.cumsum(rng.uniform(40, 400) * (1 + 0.02 * drift)) / RATE
+            tilt = rng.uniform(0.3, 1.5)
+            tones = [
+                rng.exponential() / h**tilt * np.sin(h * phase + rng.uniform(0, 6))
+                for h in range(1, 13)
+            ]
+            return sum(tones) + 0.1 * rng.normal(size=self.n)
+        if kind == 2:
+            wav, count = np.zeros(self.n), int(rng.integers(3, 60))
+            wav[rng.integers(0, self.n, count)] = rng.normal(size=count) * rng.exponential(
+                size=count
+            )
+            decay = np.exp(-np.arange(3200) / rng.uniform(30, 900)) * rng.normal(size=3200)
+            wav = coloured(convolved(wav, decay), rng, 10)
+            return wav + 10 ** rng.uniform(-3, -1.5) * rng.normal(size=self.n)
+        return sum(self.voice(rng) for _ in range(rng.integers(3, 9)))
+
+    def noises(self, rng) -> np.ndarray:
+        """One noise, or two."""
+        draw = rng.random()
+        if self.plain or draw < 0.6:
+            wav = self.recorded(rng)
+        elif draw < 0.92 or not self.music:
+            wav = self.made(rng)
+        else:
+            wav = self.cut(self.music[rng.integers(len(self.music))], rng)
+        if not self.plain and rng.random() < 0.25:
+            other = self.recorded(rng)
+            wav = wav / rms(wav) + other / rms(other) * 10 ** rng.uniform(-1, 0)
+        return wav
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([self.seed, self.epoch, i])
+        speech, noise = self.voice(rng), self.noises(rng)
+        if not self.plain and rng.random() < 0.3:
+            speech = coloured(speech, rng, 3)
+        if not self.plain and rng.random() < 0.2:  # a room
+            room = np.exp(-np.arange(8000) / rng.uniform(400, 2500)) * rng.normal(size=8000) * 0.06
+            room[0] = 1
+            speech = convolved(speech, room)
+        speech = speech * (10 ** (rng.uniform(-32, -18) / 20) / rms(speech))
+        snr = 40.0 if not self.plain and rng.random() < 0.04 else rng.uniform(*self.snr)
+        noise = noise / rms(noise) * rms(speech) * 10 ** (-snr / 20)
+        src = torch.from_numpy(np.stack([speech, noise]).astype(np.float32))[:, None]
+        return src.sum(0), src
+
+
+def rate(done: float) -> float:
+    """Constant for two fifths of the time, then half a cosine down to a fiftieth."""
+    return 1.0 if done < 0.4 else 0.51 + 0.49 * math.cos(math.pi * (done - 0.4) / 0.6)
+
+
+def accompaniments(path: Path | None, most: int = 30) -> list[np.ndarray]:
+    """What plays behind the singer, at 16 kHz."""
+    if path is None:
+        return []
+    corpus, songs = Corpus(path, sample_rate=RATE, channels=1), {}
+    for i, row in enumerate(corpus.rows):
+        if row["stem"] != "vocals" and (row["excerpt"] in songs or len(songs) < most):
+            songs.setdefault(row["excerpt"], []).append(corpus[i][0].numpy())
+    return [integers(sum(parts)) for parts in songs.values()]
+
+
+def main() -> None:
+    """Train, resume, save."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--speech", type=Path, required=True)
+    parser.add_argument("--noise", type=Path, required=True)
+    parser.add_argument("--music", type=Path)
+    parser.add_argument("--readers-out", type=Path, required=True, help="a list of speakers")
+    parser.add_argument("--noises-out", type=Path, required=True, help="a list of files")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--init", help="weights to go on with")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=8, help="items of a step")
+    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--folder", default=None, help="of checkpoints")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    people, kinds = (set(p.read_text().split()) for p in (args.readers_out, args.noises_out))
+    speech = Corpus(args.speech, sample_rate=RATE, channels=1)
+    noise = Corpus(args.noise, sample_rate=RATE, channels=1)
+    apart = [
+        integers(noise[i][0].numpy()) for i in range(len(noise)) if noise.rows[i]["file"] in kinds
+    ]
+    known = [
+        integers(noise[i][0].numpy())
+        for i in range(len(noise))
+        if noise.rows[i]["file"] not in kinds
+    ]
+    unseen = voices(speech.subset(lambda row: row["speaker"] in people), (1.0,))
+    seen = voices(speech.subset(lambda row: row["speaker"] not in people), SPEEDS)
+    valid = NoisySpeech(unseen, apart, seconds=4.0, size=60, seed=7, snr=(0, 10), plain=True)
+    learner = Learner(
+        sepbook.load(args.init) if args.init else LiveDenoiser(),
+        NoisySpeech(seen, known, accompaniments(args.music), seed=args.seed),
+        [valid[i] for i in range(60)],
+        batch_size=args.batch,
+        lr=args.lr,
+        schedule=rate,
+        warmup=100,
+        ema=0.998,
+        seed=args.seed,
+        shuffle=False,
+        folder=args.folder,
+        checkpoint_minutes=4,
+    )
+    learner.fit(minutes=args.minutes)
+    data = (
+        f"{len(seen[0])} readers at {len(SPEEDS)} speeds, {len(known)} recorded noises, made noises"
+    )
+    story = {"data": data, "licence": "CC BY 4.0", "command": "python " + " ".join(sys.argv)}
+    story["attribution"] = "LibriSpeech (c) 2014 Vassil Panayotov, from LibriVox recordings"
+    save(learner.best(), args.out, learner.card() | story, dtype="float16")
+
+
+if __name__ == "__main__":
+    main()
