@@ -476,20 +476,17 @@ def test_what_ships(name):
 
 
 def test_defaults_ship():
-    assert set(engine.defaults()) == {"speech", "music"}
+    assert set(engine.defaults()) == {"speech", "music", "denoise"}
     assert set(engine.defaults().values()) <= set(engine.shipped())
-    assert zoo.load("music").sources == ("vocals", "drums", "other")
+    assert zoo.load("music").sources == ("vocals", "drums", "bass", "other")
+    assert zoo.load("denoise").sources == ("speech", "noise")
 
 
 def test_the_music_model_gains():
-    """On the kept song as the card has it, and on a song of another band, measured here."""
-    scores = zoo.read_card("music")["scores"]
-    for stem in ("vocals", "drums", "other"):
-        assert scores[f"{stem}_sdri"] > scores[f"{stem}_sdri_ci"]
+    """On a song of another band, which no weights know."""
     song = example_song(22050, mono=True)
-    stems = dict(zip(song.sources, song.src))
-    src = torch.stack([stems["vocals"], stems["drums"], stems["bass"] + stems["other"]])
-    table = evaluate(zoo.load("music"), [(song.mix, src)], ("si_sdri",), sample_rate=22050)
+    assert song.sources == zoo.load("music").sources
+    table = evaluate(zoo.load("music"), song, ("si_sdri",), sample_rate=22050)
     assert table.si_sdri.mean() > 0.5
 
 
@@ -795,7 +792,7 @@ def test_headers_that_lie(path):
 def test_a_pipe_is_no_file_of_weights(tmp_path):
     os.mkfifo(tmp_path / "pipe.safetensors")
     for call in (zoo.load, zoo.read_card, zoo.read_weights):
-        assert "is a pipe" in complaint(lambda c=call: c(tmp_path / "pipe.safetensors"))
+        assert "a pipe" in complaint(lambda c=call: c(tmp_path / "pipe.safetensors"))
 
 
 # Damaged copies and short names
