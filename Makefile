@@ -28,7 +28,7 @@ e2e: setup       ## open every chapter in JupyterLab in a real browser and run a
 	@$(PY) -m pytest tests/e2e -q -rs
 
 bench: setup     ## measure speed and quality again, alone on the machine; writes results/*.json
-	@for script in $(filter-out %/train_control.py %/music.py %/train_speech.py %/speech_voices.py %/heard_speech.py %/songs.py %/songs_ablation.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PY) $$script || exit 1; done
+	@for script in $(filter-out %/train_control.py %/music.py %/train_speech.py %/denoise.py %/speech_voices.py %/heard_speech.py %/songs.py %/songs_ablation.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PY) $$script || exit 1; done
 
 run-notebooks: setup  ## execute CHAPTER (a number such as 02, a path, or all) and store its outputs
 	@$(PY) tools/notebooks.py run $(if $(filter all,$(CHAPTER)),--all,$(CHAPTER))
@@ -46,7 +46,7 @@ check: setup     ## notebooks, package and README in step; ruff; chapter lint
 	@$(NBDEV)/ruff format --check nbs tests tools benchmarks setup.py
 	@$(PY) -m pytest tests/chapters -q
 
-site: setup      ## build the Quarto site into _docs (says so where Quarto is missing)
+site: setup      ## build the Quarto site into _docs and try it in a browser (says so where Quarto is missing)
 	@tools/site.sh
 
 lock: setup      ## compile requirements.lock again from settings.ini (Linux and macOS, Python 3.11-3.13)

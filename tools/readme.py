@@ -1,4 +1,4 @@
-"""Write README.md from nbs/index.ipynb: prose, code, stored pictures and sounds. No Quarto needed.
+"""Write README.md from the home page and nbs/start.qmd, with their pictures and sounds.
 
 python tools/readme.py            writes README.md and nbs/assets/readme-*
 python tools/readme.py --check    writes nothing; fails if they are not what the home page gives
@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
-NOTE = "<!-- From nbs/index.ipynb by tools/readme.py: edit the notebook, then `make export`. -->\n"
+NOTE = "<!-- From nbs/index.ipynb and nbs/start.qmd: edit them, then `make export`. -->\n"
 PLAYER = re.compile(r'<audio[^>]*src="data:audio/mpeg;base64,([^"]+)"', re.S)
 
 
@@ -86,6 +86,8 @@ def build() -> dict[str, bytes]:
     readme = Readme()
     for index, cell in enumerate(notebook["cells"]):
         readme.cell(cell, first=index == 0)
+    _, text = (NBS / "start.qmd").read_text(encoding="utf-8").split("\n---\n", 1)
+    readme.parts.append(relink(text))
     text = "\n\n".join(part.strip("\n") for part in readme.parts if part.strip()) + "\n"
     return {"README.md": text.encode(), **readme.files}
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the site into _docs from the outputs stored in the notebooks.
+# Build the site into _docs from the outputs stored in the notebooks, and try it in a browser (tests/site/test_browser.py).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if ! command -v quarto >/dev/null 2>&1; then
@@ -7,5 +7,10 @@ if ! command -v quarto >/dev/null 2>&1; then
   exit 0
 fi
 rm -rf _proc
-touch README.md # made by tools/readme.py: nbdev renders its own only when this one is older than the home page
-PATH="$PWD/.venv/bin:$PATH" nbdev_docs
+PYTHONPATH=tools .venv/bin/python -m sitemaker render
+if command -v npm >/dev/null 2>&1; then
+  .venv/bin/python tools/try_it.py _docs/assets
+else
+  echo "npm is not installed here, so the page 'Try it here' has no networks."
+fi
+[ "${SITE_BROWSER:-}" = no ] || SITE=_docs .venv/bin/python -m pytest tests/site/test_browser.py -q -rs -p no:cacheprovider

@@ -1,0 +1,1 @@
+"""Makes the site: notebooks in, whole pages out (see `build`)."""

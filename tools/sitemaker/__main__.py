@@ -1,0 +1,5 @@
+"""Run by `python -m sitemaker`."""
+
+from .build import main
+
+main()

@@ -1,0 +1,117 @@
+"""What is done to the pages that Quarto has written."""
+
+import json
+import re
+from pathlib import Path
+
+from sepbook.engine.show import player_assets
+
+from .book import Book, Definition
+
+OUTSIDE = re.compile(
+    r'<script[^>]*\ssrc="https?://[^>]*>\s*</script>'
+    r"|<script[^>]*>define\('jquery'.*?</script>"
+    r'|<link\b(?=[^>]*rel="(?:stylesheet|preload|preconnect))(?=[^>]*href="https?:)[^>]*>',
+    re.S,
+)
+LANDMARKS = {
+    'class="navbar ': "Site",
+    'id="quarto-sidebar"': "Course",
+    'class="quarto-secondary-nav"': "Place",
+    'class="page-navigation"': "Before and after",
+}
+TABLE = re.compile(r"<table\b(?![^>]*\bparameters\b).*?</table>", re.S)
+
+
+def without_outside(html: str) -> str:
+    """No script and no style from another host: Quarto adds require.js and jQuery to every page."""
+    return OUTSIDE.sub("", html)
+
+
+def labelled(html: str) -> str:
+    """Names for landmarks, and no roles that do not fit: what axe-core asks for."""
+    for what, name in LANDMARKS.items():
+        html = html.replace(f"<nav {what}", f'<nav aria-label="{name}" {what}')
+    for old, new in (
+        ('aria-controls="navbarCollapse" role="menu"', 'aria-controls="navbarCollapse"'),
+        ('<a class="flex-grow-1" role="navigation"', '<a class="flex-grow-1" role="button"'),
+    ):
+        html = html.replace(old, new)
+    return re.sub(r'(<a class="sidebar-item-[^>]*?)role="navigation"', r'\1role="button"', html)
+
+
+def with_tables(html: str, number: str | None) -> str:
+    """Tables are numbered (not on a page without `number`), scroll, and have no empty header."""
+    start = html.find("<main")
+    count = 0
+
+    def shown(m):
+        nonlocal count
+        count += 1
+        name = f"{number}.{count}"
+        table = re.sub(r"<th\b([^>]*)>\s*</th>", r"<td\1></td>", m.group())
+        table = re.sub(r"<td\b([^>]*?)\s*data-quarto-table-cell-role=\"th\"", r"<td\1", table)
+        if number is not None and "<caption" not in table:
+            table = re.sub(
+                r"(<table\b[^>]*>)",
+                rf'\1<caption id="table-{name.replace(".", "-")}">Table {name}</caption>',
+                table,
+                count=1,
+            )
+        return f'<div class="table-box scrolls">{table}</div>'
+
+    return html[:start] + TABLE.sub(shown, html[start:])
+
+
+def with_ours(html: str, top: str) -> str:
+    """The site's own font and script, which Quarto would not leave where they are."""
+    at = f"{top}assets/site/site"
+    html = html.replace("</head>", f'<link rel="stylesheet" href="{at}.css">\n</head>', 1)
+    return html.replace("</body>", f'<script src="{at}.js" defer></script>\n</body>', 1)
+
+
+def with_player(html: str) -> str:
+    """What makes clips of older outputs one player; once for a page, and only where clips are."""
+    return html.replace("</body>", f"{player_assets()}\n</body>", 1) if "<audio" in html else html
+
+
+def entry(book: Book, d: Definition) -> dict:
+    """A definition as the search index has it."""
+    page = book.page_of(d)
+    address = f"{page.url}#{d.anchor}"
+    return {
+        "objectID": address,
+        "href": address,
+        "title": d.name,
+        "section": d.name.split(".")[-1],
+        "text": f"{d.signature}\n{d.about.splitlines()[0] if d.about else ''}\n{d.module}",
+        "crumbs": [page.title, d.module],
+    }
+
+
+def definitions(book: Book) -> list[dict]:
+    """Every public function, class and method, for the search."""
+    found = []
+    for source in book.sources.values():
+        if ".exercises" in source.module:
+            continue
+        for d in source.definitions.values():
+            found += [entry(book, x) for x in (d, *d.methods)]
+    return found
+
+
+def finish(book: Book, docs: Path) -> None:
+    numbers = {p.url: p.number for p in book.pages if p.number and not p.is_solution}
+    for path in docs.rglob("*.html"):
+        name = path.relative_to(docs).as_posix()
+        html = path.read_text(encoding="utf-8")
+        html = labelled(without_outside(html)).replace("data-download=", "href=")
+        html = with_player(with_tables(html, numbers.get(name)))
+        # a page that is not found may be asked for at any depth
+        lost = name == "404.html"
+        top = f"{book.settings['doc_baseurl']}/" if lost else "../" * name.count("/")
+        path.write_text(with_ours(html, top), encoding="utf-8")
+    index = docs / "search.json"
+    if index.exists():
+        entries = json.loads(index.read_text(encoding="utf-8"))
+        index.write_text(json.dumps(definitions(book) + entries), encoding="utf-8")
