@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .engine.face import Face
 
 if TYPE_CHECKING:
+    from .engine.export import export as export
     from .engine.face import separate as separate
     from .learner import Learner as Learner
     from .metrics import evaluate as evaluate

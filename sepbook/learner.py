@@ -20,7 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 import sepbook.engine.training as engine
-from .engine.checks import Configured, check_batch
+from .engine.checks import Configured, check_batch, needs
 
 # %% ../nbs/3_masking/20_learner.ipynb #3ac51ec6
 from .engine.files import atomic  # noqa: F401
@@ -397,7 +397,7 @@ class Learner:
     @property
     def log(self):
         """The log as a pandas DataFrame."""
-        import pandas as pd
+        pd = needs("pandas", "evaluate")
 
         return pd.DataFrame(self.history.rows, columns=engine.COLUMNS)
 

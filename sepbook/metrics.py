@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .engine.checks import as_numbers, check_pair, check_rate, precise
+from .engine.checks import as_numbers, check_pair, check_rate, needs, precise
 from sepbook.engine.scores import (
     Unmeasurable,
     check_estimates,
@@ -334,7 +334,7 @@ def score(
 
     Raises: ValueError if shapes do not fit, a metric is unknown, or needs a rate that nobody says.
     """
-    import pandas as pd
+    pd = needs("pandas", "evaluate")
 
     est, src = check_estimates(est, src, "source, channel, time")
     mix = match_mix(mix, src).double()
@@ -367,7 +367,7 @@ def evaluate(
 
     Raises: ValueError if rates, channels, names or shapes do not fit, or a metric is unknown.
     """
-    import pandas as pd
+    pd = needs("pandas", "evaluate")
     from tqdm.auto import tqdm
 
     metrics = check_metrics(metrics, METRICS)
@@ -398,7 +398,7 @@ def summarize(
     `items` says how many items the figures are of, `missing` how many have no value: the source is
     silent there, or the measure can't be computed.
     """
-    import pandas as pd
+    pd = needs("pandas", "evaluate")
     from scipy.stats import t
 
     columns = [c for c in scores.columns if c not in ("item", "source")]

@@ -39,7 +39,7 @@ from torch.nn.modules import module as registry
 from torch.overrides import TorchFunctionMode
 from torch.serialization import safe_globals
 
-from .checks import Configured, check_sources
+from .checks import Configured, check_sources, needs
 from .face import find_network
 from .files import atomic, shown
 from .names import PUBLISHED, SHORT, TRANSLATORS, address_of
@@ -464,7 +464,10 @@ def find_file(
     if name in here and not isinstance(name_or_path, Path):
         return here[name]
     if isinstance(name_or_path, Path) or os.sep in text or "/" in text or "." in text:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{path.name} is no plain file, but a pipe or a device; save it first")
+        return path
     if text in uses:
         raise ValueError(f"no default model for {text} ships yet; see sepbook.zoo.available()")
     near = difflib.get_close_matches(text.lower(), [*here, *uses, *SHORT], 3)
@@ -552,7 +555,7 @@ def load(
 # %% ../../nbs/7_engine/95_weights.ipynb #020b4098
 def available() -> Any:  # a pandas DataFrame, one row per model
     """List the models that ship with the package, with what their cards say."""
-    import pandas as pd
+    pd = needs("pandas", "evaluate")
 
     default, rows = {name: use for use, name in defaults().items() if name}, []
     for name, path in shipped().items():
@@ -693,7 +696,7 @@ def checkpoint(
 
 def published() -> Any:  # a pandas DataFrame, one row per checkpoint
     """List the checkpoints of other projects that `load` can download and rename."""
-    import pandas as pd
+    pd = needs("pandas", "evaluate")
 
     columns, known = ["name", "class", "peer", "licence"], sorted(checkpoints().items())
     rows = [

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..engine.checks import check_choice
 from ..engine.layers import Conv1d, Linear, LiveState, frame_norm
+from ..engine.streams import gain_for, wanted_level
 from .tasnet import MASKS, EncoderDecoder, LayerNorm, frames, half
 
 # %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #681969e2
@@ -149,6 +150,10 @@ class ConvTasNet(EncoderDecoder):
         x = self.masks(self.prelu(total if self.skip else x))
         return MASKS[self.mask](rearrange(x, "b t (s n) -> b t s n", s=self.n_src))
 
+    def stream(self) -> "Stream":
+        """This network for a recording that arrives block by block; it must be causal."""
+        return Stream(self)
+
 # %% ../../nbs/4_waveform/43_conv_tasnet.ipynb #1bc253d9
 class Stream:
     """Runs a causal `ConvTasNet` on a recording that arrives in blocks of any size.
@@ -160,6 +165,7 @@ class Stream:
     def __init__(
         self,
         network: ConvTasNet,  # built with causal=True; put in evaluation mode
+        level: float | None = None,  # RMS of the recording, where it is known; counts for "BN"
     ):
         if not (network.causal and network.pad) or network.rescale:
             fault = "rescales whole recordings" if network.rescale else "looks at the future"
@@ -171,6 +177,8 @@ class Stream:
         # where every frame is normalised, a louder input only makes the norm's eps negligible,
         # so that a quiet recording is separated like a loud one; a power of two rounds nothing
         self.gain = 2.0**20 if network.config["norm"] in ("cLN", "frame") else 1.0
+        if network.config["norm"] == "BN" and level:  # it hears how loud its input is
+            self.gain = gain_for(level, wanted_level(network))
         self.reset()
 
     def reset(self) -> None:

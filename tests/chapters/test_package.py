@@ -23,6 +23,8 @@ PUBLIC = {
     "sepbook.models.deep_clustering": "DeepClustering Chimera",
     "sepbook.pit": "pit_loss UPIT",
     "sepbook.models.unet": "UNet Spleeter",
+    "sepbook.models.complex_networks": "DCUNet DCCRN PHASEN",
+    "sepbook.models.fullsubnet": "FullSubNet FullSubNetPlus",
     "sepbook.models.wave_unet": "WaveUNet",
     "sepbook.models.tasnet": "EncoderDecoder TasNet",
     "sepbook.models.conv_tasnet": "ConvTasNet Stream",

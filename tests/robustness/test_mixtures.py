@@ -13,6 +13,7 @@ import soundfile as sf
 import torch
 from torch.utils.data import DataLoader
 
+from sepbook.engine.examples import example_noisy
 from sepbook.mixtures import (
     ActivityDetector,
     Corpus,
@@ -99,6 +100,8 @@ def refuses(make, words, error=ValueError):
         (example_track, {}),
         (example_track, {"sample_rate": 44100}),
         (example_readers, {"n_src": 8, "sample_rate": 8000}),
+        (example_noisy, {}),
+        (example_noisy, {"kind": "babble", "sample_rate": 48000}),
         (example_voices, {"n_src": 3, "seconds": 2.0, "seed": 5}),
     ],
 )
@@ -153,11 +156,42 @@ def test_example_readers_refuse(wrong, words):
     refuses(lambda: example_readers(**wrong), words)
 
 
+def test_example_noisy():
+    from sepbook.engine.examples import DATA, NOISY, READERS
+
+    kept = (DATA / "speech_validation.txt").read_text().split()
+    assert set(NOISY.values()) <= set(kept)
+    noises = (DATA / "noise_validation.txt").read_text().split()
+    assert len(noises) == 4 and {f"{n}.flac" for n in NOISY if n != "babble"} <= set(noises)
+    assert len([r for r in READERS if r not in NOISY.values()]) >= 6  # nobody babbles to himself
+    for kind in NOISY:
+        for snr in (-5, 0, 12.5):
+            item = example_noisy(kind, snr)
+            speech, noise = item.src
+            level = 10 * (speech.square().sum() / noise.square().sum()).log10()
+            assert abs(float(level) - snr) < 1e-3 and item.sources == ("speech", "noise")
+            assert item.mix.shape == (1, 64000) and not speech[:, :8000].any()
+            assert noise[:, 1000:8000].square().mean() > 0.1 * noise.square().mean()
+    assert not torch.equal(example_noisy("boiler").mix, example_noisy("babble").mix)
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"kind": "rain"}, "no noise 'rain'; there are boiler, footsteps, babble"),
+        ({"snr": 61}, "snr is 61"),
+        ({"snr": float("nan")}, "snr is nan"),
+    ],
+)
+def test_example_noisy_refuses(wrong, words):
+    refuses(lambda: example_noisy(**wrong), words)
+
+
 def test_packaged_data_is_small():
     from sepbook.engine.examples import DATA
 
     files = [path for path in DATA.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 4e6
+    assert sum(path.stat().st_size for path in files) < 4.5e6
     assert example_track().src.abs().amax(dim=(1, 2)).min() > 0.2  # all three stems sound
 
 

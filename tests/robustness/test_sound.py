@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import shutil
 import subprocess
 
@@ -14,7 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sepbook.engine.files import MP3_RATES
-from sepbook.engine.show import level_matched
+from sepbook.engine.show import (
+    level_matched,
+    player_assets,
+    power_of,
+    small_spectrogram,
+    squeezed,
+)
 from sepbook.sound import (
     Separator,
     check_wave,
@@ -557,7 +564,8 @@ def test_players_are_level_matched():
 
 def test_player_of_silence_and_titles():
     player = listen({"<script>": torch.zeros(1, 800), "b": tone(rate=8000)}, 8000, 'a "title"')
-    assert "<script>" not in player.data and player.data.count("<audio") == 2
+    assert "<figcaption>&lt;script&gt;<" in player.data and player.data.count("<audio") == 2
+    assert "<strong>a &quot;title&quot;<" in player.data
     (silent, _), _ = clips(player)
     assert np.abs(silent).max() < 1e-3
 
@@ -566,6 +574,42 @@ def test_player_sizes():
     music = torch.cat([tone(h, 44100, 6.0) for h in (440, 550)]) + noise(2, 6 * 44100, level=0.03)
     assert len(listen(music, 44100).data) < 220_000
     assert len(listen(noise(1, 32000), 8000).data) < 30_000
+
+
+def test_player_asks_nobody_for_anything():
+    """All that a player needs is in it: no address, and sounds as data."""
+    html = listen({"a": tone(rate=8000), "b": noise(1, 8000)}, 8000, spectrogram=True).data
+    shown = re.sub(r"base64,[^\"']+", "", html)
+    assert not re.search(r"https?:|//|@import|url\(|<link", shown)
+    assert set(re.findall(r'src="([^,]{1,40})', html)) == {
+        "data:audio/mpeg;base64",
+        "data:image/webp;base64",
+    }
+    assert html.count('alt="Spectrogram of ') == 2 and 'data-seconds="1.00"' in html
+
+
+def test_player_stays_small():
+    """What stands in every output is a few kilobytes, on one line."""
+    assert len(player_assets()) < 5800 and "\n" not in player_assets()
+    assert squeezed("a {\n  b: c;\n}\n// no\nd: 'e // f';") == "a { b: c; } d: 'e // f';"
+
+
+def test_small_spectrogram():
+    """A tone is a line at its height, and half a clip of silence is dark."""
+    import matplotlib.pyplot as plt
+
+    wav = tone(1000, 8000, 2.0)
+    wav[:, 8000:] = 0
+    top = float(power_of(wav, 1024, 512).max())
+    picture = plt.imread(io.BytesIO(small_spectrogram(wav, 8000, top)), format="webp")
+    light = np.asarray(picture)[..., :3].astype(float).mean(-1)
+    assert light.shape == (84, 480)
+    mel = lambda hz: np.log1p(hz / 700)
+    row = round(83 * (1 - mel(1000) / mel(4000)))
+    assert abs(light[:, 20:220].mean(1).argmax() - row) <= 1
+    assert light[:, 270:].max() < 0.1 * light[:, 20:220].max()
+    soft = plt.imread(io.BytesIO(small_spectrogram(wav, 8000, 1e4 * top)), format="webp")
+    assert np.asarray(soft).astype(float)[..., :3].mean(-1).max() < 0.7 * light.max()
 
 
 @pytest.mark.parametrize("wav", [noise(3, 100), noise(1, 2, 100), {}, noise(100), noise(100, 2)])
