@@ -135,7 +135,7 @@ def test_run_all(browser, lab, path):
     widgets = move_widgets(page)
     page.screenshot(path=str(SHOTS / f"{path.stem}.png"))
     source = "".join("".join(c["source"]) for c in cells)
-    if re.search(r"ipywidgets|widgets\.|mixing_desk|interact", source):
+    if re.search(r"ipywidgets|widgets\.|mixing_desk|\binteract\b", source):
         assert widgets, "a widget in the source and none on the page"
     page.close()
 
