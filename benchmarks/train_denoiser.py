@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 import torch
+from bench.recipe import LONG
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -174,11 +175,6 @@ class NoisySpeech(Dataset):
         return src.sum(0), src
 
 
-def rate(done: float) -> float:
-    """Constant for two fifths of the time, then half a cosine down to a fiftieth."""
-    return 1.0 if done < 0.4 else 0.51 + 0.49 * math.cos(math.pi * (done - 0.4) / 0.6)
-
-
 def accompaniments(path: Path | None, most: int = 30) -> list[np.ndarray]:
     """What plays behind the singer, at 16 kHz."""
     if path is None:
@@ -228,13 +224,9 @@ def main() -> None:
         [valid[i] for i in range(60)],
         batch_size=args.batch,
         lr=args.lr,
-        schedule=rate,
-        warmup=100,
-        ema=0.998,
         seed=args.seed,
-        shuffle=False,
         folder=args.folder,
-        checkpoint_minutes=4,
+        **LONG,
     )
     learner.fit(minutes=args.minutes)
     data = (

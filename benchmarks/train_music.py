@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bench.recipe import LONG
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -116,11 +117,6 @@ def loss(model: torch.nn.Module, mix: Tensor, src: Tensor) -> Tensor:
     return pairwise_neg_snr(est, src, ceiling_db=30.0).diagonal(dim1=1, dim2=2).mean()
 
 
-def rate(done: float) -> float:
-    """Constant for two fifths of the time, then half a cosine down to a fiftieth."""
-    return 1.0 if done < 0.4 else 0.51 + 0.49 * math.cos(math.pi * (done - 0.4) / 0.6)
-
-
 def main() -> None:
     """Train, resume, save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -156,13 +152,9 @@ def main() -> None:
         loss,
         batch_size=4,
         lr=args.lr,
-        schedule=rate,
-        warmup=100,
-        ema=0.998,
         seed=args.seed,
-        shuffle=False,
         folder=args.folder,
-        checkpoint_minutes=4,
+        **LONG,
     )
     learner.fit(minutes=args.minutes)
     data = f"{len(real)} passages of 4 real songs and {len(made)} made songs"

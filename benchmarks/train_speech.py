@@ -8,12 +8,12 @@ have 4, 8 or 16 s. A folder makes it resumable: the same command goes on where i
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from bench.recipe import LONG
 
 import sepbook
 from sepbook.conversations import Conversations
@@ -85,11 +85,6 @@ class Batches(torch.utils.data.Dataset):
         return self.parts[rng.choice(len(self.parts), p=[p for p, _ in LENGTHS.values()])][i]
 
 
-def rate(done: float) -> float:
-    """Constant for two fifths of the time, then half a cosine down to a fiftieth."""
-    return 1.0 if done < 0.4 else 0.51 + 0.49 * math.cos(math.pi * (done - 0.4) / 0.6)
-
-
 def main() -> None:
     """Train, resume, save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -128,13 +123,9 @@ def main() -> None:
         [*(short[i] for i in range(48)), *(talks[i] for i in range(12))],
         batch_size=batch,
         lr=args.lr,
-        schedule=rate,
-        warmup=100,
-        ema=0.998,
         seed=args.seed,
-        shuffle=False,
         folder=args.folder,
-        checkpoint_minutes=4,
+        **LONG,
     )
     learner.fit(minutes=args.minutes)
     people = len({row["speaker"] for row in voices.rows})
