@@ -4,13 +4,17 @@
         --readers-out readers.txt --noises-out noises.txt --out denoiser-16k.safetensors
 
 `--speech` and `--noise` are corpora of mono sound at 16 kHz; the readers and noises that the two
-lists name are left out, and serve as validation. `--music` may name a corpus of stems, whose drums,
-bass and other serve as noise, too. A folder makes it resumable: the same command goes on.
+lists name are left out, and serve as validation. `benchmarks/folds` holds four lists of noises that
+are about equally hard for DTLN and GTCRN, for training in folds; related noises share a list. Of
+several corpora of noise each is drawn from equally often, however many it holds
+(`benchmarks/noises.py` makes two). `--music` may name a corpus of stems, whose drums, bass and
+other serve as noise, too. A folder makes it resumable: the same command goes on.
 """
 
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +69,10 @@ def coloured(wav: np.ndarray, rng: np.random.Generator, spread: float) -> np.nda
 
 
 class NoisySpeech(Dataset):
-    """Items (mix, (speech, noise)); `plain` ones have recorded noise only, and nothing changed."""
+    """Items (mix, (speech, noise)); `plain` ones have recorded noise only, and nothing changed.
+
+    `noise` holds the noises of each corpus; all corpora are drawn from equally often.
+    """
 
     sample_rate, channels, sources = RATE, 1, ("speech", "noise")
 
@@ -108,8 +115,9 @@ class NoisySpeech(Dataset):
         return np.roll(line, int(rng.integers(self.n))).astype(np.float32) / 32768
 
     def recorded(self, rng) -> np.ndarray:
-        """A noise of the corpus: slower or faster, backwards, coloured."""
-        wav = self.noise[rng.integers(len(self.noise))]
+        """A noise of one of the corpora: slower or faster, backwards, coloured."""
+        corpus = self.noise[rng.integers(len(self.noise))]
+        wav = corpus[rng.integers(len(corpus))]
         if self.plain:
             return self.cut(wav, rng)
         speed = rng.uniform(0.7, 1.4)
@@ -175,6 +183,12 @@ class NoisySpeech(Dataset):
         return src.sum(0), src
 
 
+def recordings(corpus: Corpus, wanted: Callable[[dict], bool]) -> list[np.ndarray]:
+    """The sounds of the rows that are wanted."""
+    chosen = corpus.subset(wanted)
+    return [integers(chosen[i][0].numpy()) for i in range(len(chosen))]
+
+
 def accompaniments(path: Path | None, most: int = 30) -> list[np.ndarray]:
     """What plays behind the singer, at 16 kHz."""
     if path is None:
@@ -190,7 +204,7 @@ def main() -> None:
     """Train, resume, save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--speech", type=Path, required=True)
-    parser.add_argument("--noise", type=Path, required=True)
+    parser.add_argument("--noise", type=Path, nargs="+", required=True, help="one or more corpora")
     parser.add_argument("--music", type=Path)
     parser.add_argument("--readers-out", type=Path, required=True, help="a list of speakers")
     parser.add_argument("--noises-out", type=Path, required=True, help="a list of files")
@@ -206,15 +220,10 @@ def main() -> None:
     torch.manual_seed(args.seed)
     people, kinds = (set(p.read_text().split()) for p in (args.readers_out, args.noises_out))
     speech = Corpus(args.speech, sample_rate=RATE, channels=1)
-    noise = Corpus(args.noise, sample_rate=RATE, channels=1)
-    apart = [
-        integers(noise[i][0].numpy()) for i in range(len(noise)) if noise.rows[i]["file"] in kinds
-    ]
-    known = [
-        integers(noise[i][0].numpy())
-        for i in range(len(noise))
-        if noise.rows[i]["file"] not in kinds
-    ]
+    noise = [Corpus(path, sample_rate=RATE, channels=1) for path in args.noise]
+    apart = [recordings(corpus, lambda row: row["file"] in kinds) for corpus in noise]
+    known = [recordings(corpus, lambda row: row["file"] not in kinds) for corpus in noise]
+    apart, known = (list(filter(None, groups)) for groups in (apart, known))
     unseen = voices(speech.subset(lambda row: row["speaker"] in people), (1.0,))
     seen = voices(speech.subset(lambda row: row["speaker"] not in people), SPEEDS)
     valid = NoisySpeech(unseen, apart, seconds=4.0, size=60, seed=7, snr=(0, 10), plain=True)
@@ -229,11 +238,12 @@ def main() -> None:
         **LONG,
     )
     learner.fit(minutes=args.minutes)
-    data = (
-        f"{len(seen[0])} readers at {len(SPEEDS)} speeds, {len(known)} recorded noises, made noises"
-    )
+    recorded = f"{sum(map(len, known))} recorded noises"
+    data = f"{len(seen[0])} readers at {len(SPEEDS)} speeds, {recorded}, made noises"
     story = {"data": data, "licence": "CC BY 4.0", "command": "python " + " ".join(sys.argv)}
     story["attribution"] = "LibriSpeech (c) 2014 Vassil Panayotov, from LibriVox recordings"
+    licences = {row.get("licence") or "none stated" for corpus in noise for row in corpus.rows}
+    story["licences of the noises"] = "; ".join(sorted(licences))
     save(learner.best(), args.out, learner.card() | story, dtype="float16")
 
 
