@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from bench import ROOT, figure, save
+from leaderboard import earlier_network
 
 from sepbook.metrics import evaluate
 from sepbook.mixtures import Mixture, example_song
@@ -105,7 +106,7 @@ def row(name: str, data: Path) -> dict:
         "parameters": sum(p.numel() for p in model.parameters()),
         "megabytes": round(size / 1e6, 2),
         "trained on": card.get("data"),
-        "minutes": round((card.get("seconds_trained") or 0) / 60, 1),
+        "minutes": round(((card.get("seconds_trained") or 0) + earlier_network(card)) / 60, 1),
         "device": card.get("device"),
         "seed": card.get("seed"),
         "kept apart: SI-SDR gain": two(apart.get("all si_sdri")),

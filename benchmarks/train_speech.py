@@ -96,6 +96,7 @@ def main() -> None:
     )
     parser.add_argument("--thaw", action="store_true", help="train the first network, too")
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--precision", default="no", help="bf16: half as long again in the time")
     parser.add_argument("--minutes", type=float, default=95)
     parser.add_argument("--folder", default=None, help="of checkpoints")
     parser.add_argument("--seed", type=int, default=0)
@@ -124,6 +125,7 @@ def main() -> None:
         batch_size=batch,
         lr=args.lr,
         seed=args.seed,
+        precision=args.precision,
         folder=args.folder,
         **LONG,
     )
