@@ -1,16 +1,17 @@
 """One budget for every system: train each config of benchmarks/budget, and score it.
 
     python benchmarks/budget.py DATA --songs MADE --work WORK              all, 60 minutes each
-    python benchmarks/budget.py DATA --work WORK --only dprnn --minutes 5
+    python benchmarks/budget.py DATA --work WORK --only dprnn --steps 4800    one, as its file says
     python benchmarks/budget.py DATA --songs MADE --work WORK --only unet --fold all
+    python benchmarks/budget.py --work WORK --collect       files of all that are trained and scored
 
 DATA is as for benchmarks/leaderboard.py, MADE a corpus of made songs to train on
-(`python -m sepbook.songs MADE --count 300 --voices SPEECH`). Networks and checkpoints go to WORK:
-the same command goes on where it stopped, and WORK/log.jsonl tells what ran when. Scores go to
-results/budget.json.
+(`python -m sepbook.songs MADE --count 300 --voices SPEECH`). Networks, checkpoints and scores go to
+WORK: the same command goes on where it stopped, and WORK/log.jsonl tells what ran when. Whatever is
+trained and scored has a file in results/race, with the clips that chapters play.
 
 A budget is CPU minutes on one core: a dozen steps are timed first, and the training has as many
-steps as fit, so that `sepbook train --config ... --steps N` repeats it exactly. Music networks
+steps as fit; `--steps` gives their number instead, to repeat a training. Music networks
 learn from made songs alone, and all real songs judge them. `--fold SONG` adds vocals and drums of
 the other real songs, over bass and other of made ones; `--fold all` does so five times, and makes
 one row in which every song is judged by the network that never met it.
@@ -33,7 +34,16 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 import torch  # noqa: E402
-from leaderboard import HERE, all_sets, keep, measure, network  # noqa: E402
+from leaderboard import (  # noqa: E402
+    HERE,
+    all_sets,
+    at_rate,
+    in_order,
+    keep,
+    measure,
+    network,
+    through_separate,
+)
 
 from sepbook.engine.corpora import read_index  # noqa: E402
 from sepbook.engine.experiments import (  # noqa: E402  # noqa: E402
@@ -42,19 +52,24 @@ from sepbook.engine.experiments import (  # noqa: E402  # noqa: E402
     Net,
     Training,
     data_sets,
+    named_class,
     network_to_train,
     read_config,
 )
+from sepbook.engine.race import (  # noqa: E402
+    ENTRANTS,
+    how_to_train,
+    race_excerpt,
+    thinned,
+    write_run,
+)
+from sepbook.engine.training import read_rows  # noqa: E402
 from sepbook.leaderboard import interval  # noqa: E402
 from sepbook.learner import Learner  # noqa: E402
+from sepbook.metrics import si_sdr  # noqa: E402
+from sepbook.zoo import load, read_card  # noqa: E402
 
-OUT = HERE.parent / "results" / "budget.json"
-NAMES = {"deep_clustering": "Deep clustering", "chimera": "Chimera", "upit": "uPIT"}
-NAMES |= {"tasnet": "TasNet", "conv_tasnet": "Conv-TasNet", "dprnn": "DPRNN"}
-NAMES |= {"sepformer": "SepFormer, small", "feed_forward": "Feed-forward mask"}
-NAMES |= {"recurrent": "Recurrent mask", "open_unmix": "Open-Unmix", "unet": "U-Net"}
-NAMES |= {"spleeter": "Spleeter", "wave_unet": "Wave-U-Net", "demucs": "Demucs"}
-NAMES |= {"hdemucs": "Hybrid Demucs", "htdemucs": "HT Demucs, small", "bsrnn": "BSRNN, small"}
+RACE = HERE.parent / "results" / "race"
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,13 @@ class Job:
 
     @property
     def speech(self) -> bool:
-        return "speech-train" in self.config.read_text(encoding="utf-8")
+        return ENTRANTS[self.config.stem].track == "speech"
+
+    @property
+    def cls(self) -> type | None:
+        """The class of a network that is not part of sepbook."""
+        model = read_config(self.config)[0]["model"]
+        return named_class(model) if ":" in model else None
 
     def weights(self, work: Path) -> Path:
         return work / f"{self.name}.safetensors"
@@ -146,11 +167,13 @@ def run_logged(words: list[str], log: Path, **told) -> int:
     return code
 
 
-def train(job: Job, sounds: Path, work: Path, minutes: float, device: str) -> int:
+def train(
+    job: Job, sounds: Path, work: Path, minutes: float, device: str, steps: int | None = None
+) -> int:
     """Train a network, or go on; return its number of steps."""
     plan = work / f"{job.name}.json"
     if not plan.exists():
-        told = {"steps": steps_for(job, sounds, minutes, device), "minutes": minutes}
+        told = {"steps": steps or steps_for(job, sounds, minutes, device), "minutes": minutes}
         plan.write_text(json.dumps(told))
     steps = json.loads(plan.read_text())["steps"]
     if job.weights(work).exists():
@@ -165,9 +188,20 @@ def train(job: Job, sounds: Path, work: Path, minutes: float, device: str) -> in
 
 
 def spent_on(job: Job, work: Path) -> float:
-    """CPU minutes of all runs of a training."""
-    rows = map(json.loads, (work / "log.jsonl").read_text(encoding="utf-8").splitlines())
-    return round(sum(row["cpu_minutes"] for row in rows if row["name"] == job.name), 1)
+    """CPU minutes of a training.
+
+    A run that was killed together with this script is not in the log; the training's own clock
+    counts it, and the runs that are in the log tell how much of a minute is the processor's.
+    """
+    rows = [row for row in read_rows(work / "log.jsonl") if row["name"] == job.name]
+    if not rows:
+        sys.exit(f"{job.name}: {work.name}/log.jsonl does not tell of it; train it here")
+    spent = sum(row["cpu_minutes"] for row in rows)
+    when = lambda row, end: datetime.fromisoformat(row[end])
+    told = sum((when(row, "ended") - when(row, "started")).total_seconds() for row in rows) / 60
+    own = read_rows(work / f"run-{job.name}" / "log.jsonl")
+    clock = own[-1]["seconds"] / 60 if own else told
+    return round(spent * max(1.0, clock / max(told, 1 / 60)), 1)
 
 
 def merged(rows: Sequence[dict], groups: Sequence[Sequence[str]], name: str) -> dict:
@@ -187,21 +221,20 @@ def merged(rows: Sequence[dict], groups: Sequence[Sequence[str]], name: str) -> 
     return row | {"parts": {n: round(v, 2) for n, v in parts.items()}}
 
 
-def score(job: Job, steps: int, sets: dict, work: Path, sounds: Path, out: Path) -> None:
+def score(job: Job, steps: int, sets: dict, work: Path, out: Path) -> None:
     """Measure a network on every set that fits, and keep its rows."""
-    title, name = "Every system with the same budget", NAMES[job.config.stem]
-    system = network(job.weights(work), "equal budget", sets, name)
+    title, entrant = "Every system with the same budget", ENTRANTS[job.config.stem]
+    name, chapter = entrant.system, entrant.chapter
+    system = network(job.weights(work), entrant.kind, sets, name, job.cls)
+    system.chapter = chapter
     real = {item.groups[0] for item in sets["songs"].items} if not job.speech else set()
     system.seen = frozenset(real - {job.fold}) if job.fold else frozenset()
     system.about |= {"model": None, "minutes": spent_on(job, work)}
     for which in system.sets:
         one = sets[which]
         row = measure(system, one) | {"fold": job.fold, "steps": steps}
-        corpus = "DATA/speech-train" if job.speech else sounds.name
-        row["command"] = (
-            f"sepbook train --config benchmarks/budget/{job.config.name} --data {corpus} "
-            f"--steps {steps} --out {job.name}.safetensors"
-        )
+        fold = f" --fold {job.fold}" if job.fold else ""
+        row["command"] = how_to_train(job.config.stem, steps) + fold
         if job.fold:
             row["system"] = f"{name}, without {job.fold}"
         keep(out, title, "python benchmarks/budget.py DATA --songs MADE --work WORK", row, one)
@@ -217,24 +250,99 @@ def score(job: Job, steps: int, sets: dict, work: Path, sounds: Path, out: Path)
             keep(out, title, found["command"], merged(rows, groups, name), sets["songs"])
 
 
+def estimates(model: torch.nn.Module, track: str) -> dict[str, torch.Tensor]:
+    """What a network makes of the four seconds of its track, voices in their best order."""
+    heard = race_excerpt(track)
+    whole = through_separate if getattr(model, "segment", None) else at_rate
+    est = whole(model, heard.mix, heard.sample_rate)
+    est = {n: torch.as_tensor(wav).reshape(1, -1) for n, wav in est.items()}
+    if track == "speech":
+        return dict(zip(heard.sources, in_order(torch.stack([*est.values()]), heard.src)))
+    rest = sum(wav for n, wav in est.items() if n not in ("vocals", "drums"))
+    return {"vocals": est["vocals"], "drums": est["drums"], "other": rest}
+
+
+def collect(job: Job, work: Path, scores: Path, folder: Path) -> Path | None:
+    """Write the file of a network that is trained and scored; None if it is not.
+
+    The rows of its folds come along; all else is of the network without real songs.
+    """
+    name, entrant = job.config.stem, ENTRANTS[job.config.stem]
+    found = json.loads(scores.read_text(encoding="utf-8")) if scores.exists() else {"rows": []}
+    own = lambda r: r["system"] == entrant.system or r["system"].startswith(f"{entrant.system}, ")
+    rows = [row for row in found["rows"] if own(row)]
+    plain = {row["set"]: row for row in rows if not row.get("fold")}
+    if not plain or not job.weights(work).exists():
+        return None
+    card, minutes = read_card(str(job.weights(work))), spent_on(job, work)
+    for row in plain.values():
+        row |= {"minutes": minutes, "kind": entrant.kind, "chapter": entrant.chapter}
+        row["command"] = how_to_train(name, card["steps"])
+    keys = ("data", "parameters", "steps", "best_step", "epochs", "batch_size", "lr", "schedule")
+    keys += ("warmup", "ema", "clip", "seed", "hours", "date", "licence", "attribution", "versions")
+    training = {key: card[key] for key in keys if key in card}
+    corpus = "DATA/speech-train" if job.speech else "WORK/songs-made"
+    training["command"] = (
+        f"sepbook train --config benchmarks/budget/{job.config.name} --data {corpus} "
+        f"--steps {card['steps']} --out {name}.safetensors"
+    )
+    size = round(job.weights(work).stat().st_size / 1e6, 2)
+    training |= {"minutes": minutes, "megabytes": size}
+    training["seconds"] = card["experiment"]["mixing"]["seconds"]
+    heard, model = race_excerpt(entrant.track), load(str(job.weights(work)), cls=job.cls).eval()
+    est = estimates(model, entrant.track)
+    scored = lambda wav, src: round(float(si_sdr(wav, src).mean()), 3)
+    targets = dict(zip(heard.sources, heard.src))
+    excerpt = {
+        "mixture": {n: scored(heard.mix, src) for n, src in targets.items()},
+        "estimate": {n: scored(est[n], src) for n, src in targets.items()},
+    }
+    told = {"title": f"{entrant.system}: {minutes:.0f} CPU minutes on one core"}
+    told |= {"command": how_to_train(name, card["steps"]), "device": "one CPU core"}
+    told |= {"date": next(iter(plain.values()))["date"], "training": training}
+    lines = [(f"{entrant.system}, {n}", row["score"]) for n, row in plain.items()]
+    told["headline"] = [{"what": w, "value": v, "unit": "dB", "bar": ""} for w, v in lines]
+    told["curve"] = thinned(read_rows(work / f"run-{job.name}" / "log.jsonl"), minutes)
+    told |= {"excerpt": excerpt, "rows": rows}
+    told["sets"] = {n: about for n, about in found["sets"].items() if n in plain}
+    return write_run(folder, name, told, est)
+
+
 def main() -> None:
     """The queue."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder of the corpora")
+    parser.add_argument("data", type=Path, nargs="?", help="folder of the corpora")
     parser.add_argument("--songs", type=Path, help="made songs to train on; without, speech only")
     parser.add_argument("--work", type=Path, required=True, help="networks, checkpoints, log")
     parser.add_argument("--minutes", type=float, default=60.0, help="CPU minutes for each (60)")
+    parser.add_argument("--steps", type=int, help="in place of minutes, with --only one config")
+    parser.add_argument("--collect", action="store_true", help="train nothing; write what is there")
     parser.add_argument("--only", nargs="*", help="names of configs")
     parser.add_argument("--fold", nargs="*", default=[], help="real songs to leave out, or all")
     parser.add_argument("--made", type=Path, help="made songs to judge on (DATA/made-unseen)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, help="file of all scores (WORK/budget.json)")
+    parser.add_argument("--race", type=Path, default=RACE, help="of the files (results/race)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    args.work.mkdir(parents=True, exist_ok=True)
+    args.out = args.out or args.work / "budget.json"
+    for word, path in list(vars(args).items()):
+        if isinstance(path, Path):
+            setattr(args, word, path.resolve())
+    os.chdir(HERE.parent)  # the control's config names a file of this repository
     configs = {p.stem: p for p in sorted((HERE / "budget").glob("*.toml"))}
     if unknown := sorted(set(args.only or ()) - set(configs)):
         sys.exit(f"no config {unknown[0]!r}; there are {', '.join(configs)}")
+    if args.steps and len(args.only or ()) != 1:
+        sys.exit("--steps is the number of one training; give --only NAME")
+    if args.collect:
+        for name in args.only or configs:
+            if path := collect(Job(configs[name], None), args.work, args.out, args.race):
+                print(path.relative_to(args.race.parent), flush=True)
+        return
+    if args.data is None:
+        sys.exit("give DATA, the folder of the corpora, or --collect")
+    args.work.mkdir(parents=True, exist_ok=True)
     sets = all_sets(args.data, args.made or args.data / "made-unseen")
     every = sorted({row["song"] for row in read_index(args.data / "music-stems")})
     folds = every if args.fold == ["all"] else args.fold
@@ -250,8 +358,9 @@ def main() -> None:
             sounds = args.data / "speech-train"
             if not job.speech:
                 sounds = songs_folder(args.data, args.songs, fold, args.work)
-            steps = train(job, sounds, args.work, args.minutes, args.device)
-            score(job, steps, sets, args.work, sounds, args.out)
+            steps = train(job, sounds, args.work, args.minutes, args.device, args.steps)
+            score(job, steps, sets, args.work, args.out)
+        collect(plain, args.work, args.out, args.race)
 
 
 if __name__ == "__main__":

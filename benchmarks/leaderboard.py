@@ -36,6 +36,7 @@ import sepbook  # noqa: E402
 from sepbook.conversations import Conversations, sa_sdr  # noqa: E402
 from sepbook.engine.corpora import Corpus, preload  # noqa: E402
 from sepbook.engine.files import resample  # noqa: E402
+from sepbook.engine.race import compact  # noqa: E402
 from sepbook.leaderboard import SETS, interval  # noqa: E402
 from sepbook.masks import oracle  # noqa: E402
 from sepbook.metrics import bss_eval_v4, si_sdr  # noqa: E402
@@ -251,9 +252,10 @@ def network(
     kind: str,
     sets: dict[str, Set],
     name: str | None = None,
+    cls: type | None = None,  # of a network that is not part of sepbook
 ) -> System:
     """A trained network, with what its card says."""
-    model, card = sepbook.load(str(weights)).eval(), read_card(str(weights))
+    model, card = sepbook.load(str(weights), cls=cls).eval(), read_card(str(weights))
     where = Path(weights)
     file = where if where.suffix else HERE.parent / "sepbook/weights" / f"{weights}.safetensors"
     speech = "vocals" not in model.sources and "noise" not in model.sources
@@ -263,13 +265,15 @@ def network(
     about = {"model": where.stem, "parameters": sum(p.numel() for p in model.parameters())}
     about |= {"megabytes": round(file.stat().st_size / 1e6, 2), "minutes": round(seconds / 60, 1)}
     about |= {"device": card.get("device"), "trained on": card.get("data")}
-    cls = type(model).__name__
-    how = lambda one: through_separate if one.name == "conversations" else at_rate
+    chapter = CHAPTERS.get(type(model).__name__, "")
+    # a network that is made for segments of one length gets them, as everywhere
+    parts = {"conversations"} if getattr(model, "segment", None) is None else set(fit)
+    how = lambda one: through_separate if one.name in parts else at_rate
     run = lambda item, one: how(one)(model, item.mix, one.rate)
     seen = seen_songs(card, sets["songs"]) if fit[0] == "songs" else frozenset()
     if speech:
         check_unseen(card, where.stem)
-    return System(name or where.stem, kind, run, fit, CHAPTERS.get(cls, ""), about, seen)
+    return System(name or where.stem, kind, run, fit, chapter, about, seen)
 
 
 def earlier_network(card: dict) -> float:
@@ -437,16 +441,6 @@ def keep(path: Path, title: str, command: str, row: dict, one: Set) -> None:
     part = path.with_suffix(".part")
     part.write_text(compact(out), encoding="utf-8")
     part.replace(path)
-
-
-def compact(found: dict) -> str:
-    """JSON with lists of numbers and names on one line."""
-    import re
-
-    text = json.dumps(found, indent=1)
-    flat = lambda m: re.sub(r"\s+", " ", m[0]).replace("[ ", "[").replace(" ]", "]")
-    text = re.sub(r"\[[^\[\]{}]*\]", flat, text)
-    return re.sub(r"\[\s+(\[[^{}]*?\])\s+\]", flat, text) + "\n"
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ One thread, as there. `--folder` keeps checkpoints: the same command goes on aft
 """
 
 import argparse
+import inspect
 import os
 import platform
 from pathlib import Path
@@ -19,47 +20,18 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import torch  # noqa: E402
 from bench import figure, save  # noqa: E402
-from torch import Tensor  # noqa: E402
-from torchaudio.models import ConvTasNet  # noqa: E402
+from bench.control import TorchaudioConvTasNet  # noqa: E402
 
 from sepbook.engine.weights import translate  # noqa: E402
 from sepbook.learner import Learner, Network, seed_all  # noqa: E402
 from sepbook.metrics import evaluate, summarize  # noqa: E402
 from sepbook.mixtures import Corpus, MixtureDataset, Speed, example_corpus, preload  # noqa: E402
-from sepbook.models.tasnet import OBJECTIVES  # noqa: E402
-from sepbook.pit import pit_loss  # noqa: E402
 from sepbook.zoo import load, read_card  # noqa: E402
 
 OURS = "conv-tasnet-2voices"
 
 
-class Theirs(Network):
-    """Torchaudio's Conv-TasNet in the sizes of one of ours."""
-
-    def __init__(self, ours: dict, objective: str):
-        super().__init__()
-        self.sample_rate, self.channels, self.sources = ours["sample_rate"], 1, ("s1", "s2")
-        self.objective = objective
-        self.net = ConvTasNet(
-            num_sources=2,
-            enc_kernel_size=ours["kernel"],
-            enc_num_feats=ours["n_filters"],
-            msk_kernel_size=ours["taps"],
-            msk_num_feats=ours["bottleneck"],
-            msk_num_hidden_feats=ours["hidden"],
-            msk_num_layers=ours["blocks"],
-            msk_num_stacks=ours["repeats"],
-            msk_activate=ours["mask"],
-        )
-
-    def forward(self, mix: Tensor) -> Tensor:
-        return self.net(self.check(mix))[:, :, None]
-
-    def loss(self, mix: Tensor, src: Tensor) -> Tensor:
-        return pit_loss(OBJECTIVES[self.objective], self(mix), src)[0]
-
-
-def given(theirs: Theirs, ours: Network) -> Theirs:
+def given(theirs: TorchaudioConvTasNet, ours: Network) -> TorchaudioConvTasNet:
     """Torchaudio's class with the weights of ours: ours says where it takes each of theirs from."""
     state, sizes = theirs.net.state_dict(), [t.numel() for t in theirs.net.state_dict().values()]
     places = torch.arange(sum(sizes), dtype=torch.float64).split(sizes)
@@ -98,7 +70,9 @@ def train(card: dict, start: Network, speech: str | None, folder: Path | None, s
     """The control after the last stage, what to test it on, and the steps that it made."""
     options = stage(card)
     seed_all(int(options["seed"]))
-    network = given(Theirs(start.config, start.config["objective"]), start)
+    same = inspect.signature(TorchaudioConvTasNet).parameters.keys() - {"rescale"}
+    config = {k: v for k, v in start.config.items() if k in same}
+    network = given(TorchaudioConvTasNet(**config), start)
     practice, test = data(speech, card, options)
     words = {"batch-size": int, "lr": float, "warmup": int, "ema": float, "schedule": str}
     how = {k.replace("-", "_"): f(options[k]) for k, f in words.items() if k in options}
