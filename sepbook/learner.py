@@ -225,7 +225,7 @@ class Learner:
 
     def fit(
         self,
-        minutes: float | None = None,  # stop after this much time
+        minutes: float | None = None,  # stop after this much time by the clock
         epochs: float | None = None,  # or after this many passes through the data
         steps: int | None = None,  # or after this many steps; whatever comes first
         progress: bool = True,  # a bar in a terminal, a live curve in a notebook
@@ -399,7 +399,8 @@ class Learner:
         """The log as a pandas DataFrame."""
         pd = needs("pandas", "evaluate")
 
-        return pd.DataFrame(self.history.rows, columns=engine.COLUMNS)
+        rows = self.history.rows
+        return pd.DataFrame(rows, columns=list(rows[-1] if rows else engine.COLUMNS))
 
     def best(self) -> nn.Module:
         """A copy of the model with the best validated weights; else the average, or the last."""

@@ -1,8 +1,11 @@
 """What the tests of networks share."""
 
+import copy
 import importlib
+import re
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -40,6 +43,35 @@ def refused(words: str):
     with pytest.raises((ValueError, TypeError), match=words) as fault:
         yield
     assert "\n" not in str(fault.value)
+
+
+def refuses(make: Callable, words: str) -> None:
+    """A call that has to end with an error that says `words`, to the letter, in one line."""
+    with refused(re.escape(words)):
+        make()
+
+
+def check_stream(network: nn.Module, mix: Tensor, block: int, latency: int) -> None:
+    """Blocks, joined, are the whole; no sample waits longer than told; the end forgets all."""
+    stream, parts = network.stream(), []
+    for piece in mix.split(block, -1):
+        parts.append(stream(piece))
+        late = stream.received - sum(part.shape[-1] for part in parts)
+        assert late <= stream.latency == latency
+    est = torch.cat([*parts, stream.flush()], -1)
+    torch.testing.assert_close(est, run(network, mix), rtol=1e-5, atol=1e-5)
+    again = torch.cat([stream(mix), stream.flush()], -1)
+    torch.testing.assert_close(again, est, rtol=1e-5, atol=1e-5)
+
+
+def check_precisions(network: nn.Module, mix: Tensor) -> None:
+    """The same in double precision, and nearly the same in bfloat16."""
+    want = run(network, mix)
+    wide = run(copy.deepcopy(network).double(), mix.double())
+    assert wide.dtype == torch.float64
+    torch.testing.assert_close(wide.float(), want, rtol=1e-3, atol=1e-3)
+    narrow = run(copy.deepcopy(network).bfloat16(), mix.bfloat16())
+    assert narrow.dtype == torch.bfloat16 and (narrow.float() - want).norm() < 0.3 * want.norm()
 
 
 # Peers

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TINY', 'GAINS', 'TRACKERS', 'RULES', 'edit_region', 'spectral_editor', 'noise_profile', 'subtraction_gain',
-           'musical_noise', 'wiener_gain', 'stsa_gain', 'log_stsa_gain', 'frames_of', 'decision_directed',
-           'minimum_statistics', 'speech_presence', 'first_frames', 'Denoiser']
+           'musical_noise', 'wiener_gain', 'stsa_gain', 'log_stsa_gain', 'frames_of', 'decision_directed', 'smoothed',
+           'lowest', 'minimum_statistics', 'speech_presence', 'mcra', 'first_frames', 'Denoiser']
 
 # %% ../../nbs/2_classical/10_denoising.ipynb #c0000003
 import math
@@ -181,6 +181,27 @@ def decision_directed(
     return torch.stack(gains, -1)
 
 # %% ../../nbs/2_classical/10_denoising.ipynb #c0000044
+def smoothed(
+    power: Tensor,  # (..., frequency, frame)
+    keep: float,  # the share of the frame before
+) -> Tensor:  # as power
+    """A running mean over the frames, which begins with the first of them."""
+    mean, out = power[..., 0], []
+    for now in frames_of(power):
+        mean = keep * mean + (1 - keep) * now
+        out.append(mean)
+    return torch.stack(out, -1)
+
+
+def lowest(
+    power: Tensor,  # (..., frequency, frame)
+    frames: int,  # how many, this one among them
+) -> Tensor:  # as power
+    """The smallest value among the last frames."""
+    past = F.pad(power, (frames - 1, 0), value=math.inf)
+    return past.unfold(-1, frames, 1).amin(-1)
+
+
 def minimum_statistics(
     power: Tensor,  # (..., frequency, frame): |X|^2
     frames: int = 100,  # how far to look back; longer than a word without a pause
@@ -191,12 +212,7 @@ def minimum_statistics(
 
     Source: Martin 2001, with one smoothing and one bias for all cells.
     """
-    smooth, out = power[..., 0], []
-    for now in frames_of(power):
-        smooth = smoothing * smooth + (1 - smoothing) * now
-        out.append(smooth)
-    past = F.pad(torch.stack(out, -1), (frames - 1, 0), value=math.inf)
-    return bias * past.unfold(-1, frames, 1).amin(-1)
+    return bias * lowest(smoothed(power, smoothing), frames)
 
 
 def speech_presence(
@@ -221,6 +237,29 @@ def speech_presence(
     return torch.stack(out, -1)
 
 
+def mcra(
+    power: Tensor,  # (..., frequency, frame): |X|^2
+    frames: int = 100,  # how far the minimum looks back
+    over: float = 5.0,  # how many times the minimum is speech
+    first: int = 6,  # frames at the start that hold noise alone
+) -> Tensor:  # as power: the noise's power
+    """Follow the noise where the power is near its running minimum: equation (9).
+
+    Source: Cohen and Berdugo 2002, with their constants.
+    """
+    below = torch.cat([power[..., :1, :], power[..., :-1, :]], -2)
+    above = torch.cat([power[..., 1:, :], power[..., -1:, :]], -2)
+    smooth = smoothed((below + 2 * power + above) / 4, 0.8)  # each band with its neighbours
+    speech = (smooth > over * lowest(smooth, frames)).to(power)
+    noise, p, out = power[..., :first].mean(-1), 0.0, []
+    for now, heard in zip(frames_of(power), frames_of(speech)):
+        p = 0.2 * p + 0.8 * heard
+        keep = 0.95 + 0.05 * p
+        noise = keep * noise + (1 - keep) * now
+        out.append(noise)
+    return torch.stack(out, -1)
+
+
 def first_frames(
     power: Tensor,  # (..., frequency, frame): |X|^2
     first: int = 6,  # frames at the start that hold noise alone
@@ -233,6 +272,7 @@ TRACKERS: dict[str, Callable[[Tensor], Tensor]] = {
     "first": first_frames,
     "minimum": minimum_statistics,
     "presence": speech_presence,
+    "mcra": mcra,
 }  # functions of the power of noisy speech
 
 # %% ../../nbs/2_classical/10_denoising.ipynb #c0000050

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .layers import LiveState
 from .spectra import cut_frames
+from .streams import Loudness, gain_for
 
 # %% ../../nbs/7_engine/942_live.ipynb #6a7e2cb4
 @dataclass
@@ -50,14 +51,19 @@ def centred(
 class SpectralStream:
     """Runs a causal network on spectra over a recording that arrives in blocks of any size.
 
-    What comes out, block after block, is what the network makes of the whole recording.
+    What comes out, block after block, is what the network makes of the whole recording. With
+    `level_db` each frame is brought to that level, and back after, by what has come up to its end.
     Raises: ValueError for a network without `spectra`, or that looks further than `ahead` frames.
     """
+
+    MEMORY = 30.0  # s, over which the level of what has come is taken
 
     def __init__(
         self,
         network: nn.Module,  # with `spectra` and causal=True; put in evaluation mode
         framing: Framing,  # how its transform cuts a recording
+        level_db: float | None = None,  # the level that it wants, dB of full scale; None: any
+        level: float | None = None,  # the RMS of the recording; None: of what has come so far
     ):
         name = type(network).__name__
         if not hasattr(network, "spectra"):
@@ -67,6 +73,7 @@ class SpectralStream:
         if not getattr(network, "causal", False):
             raise ValueError(f"this {name} looks at the whole future; a stream needs a causal one")
         self.network, self.framing = network.eval(), framing
+        self.level_db, self.level = level_db, level
         self.size, self.hop = len(framing.window), framing.hop
         self.before = (framing.n_fft - self.size) // 2  # zeros of a transform before its frame
         self.reset()
@@ -78,6 +85,9 @@ class SpectralStream:
         self.wave = None  # (batch, channel, time): what the next frames need
         self.sum = None  # (batch, source, channel, size - hop): what they will be added to
         self.weight = None  # (size - hop): the squared windows in that sum
+        self.loud = []  # the level of each item so far
+        self.listened = self.framing.silence  # samples of `wave` that are in it
+        self.gain = None  # (batch, 1, 1, ahead): of the frames whose answers are to come
 
     @property
     def ahead(self) -> int:
@@ -103,6 +113,9 @@ class SpectralStream:
             self.wave = wide.new_zeros(*mix.shape[:2], self.framing.silence)
             self.sum = wide.new_zeros(len(mix), len(self.network.sources), mix.shape[1], rest)
             self.weight = wide.new_zeros(rest)
+            rate = self.network.sample_rate
+            self.loud = [Loudness(rate, self.MEMORY) for _ in range(len(mix))]
+            self.gain = wide.new_ones(len(mix), 1, 1, self.ahead)
         if mix.shape[:2] != self.wave.shape[:2]:
             had, now = tuple(self.wave.shape[:2]), tuple(mix.shape[:2])
             raise ValueError(f"the stream began with (batch, channel) {had}; this block has {now}")
@@ -118,12 +131,30 @@ class SpectralStream:
             return self.sum[..., :0]
         frames = cut_frames(wave[..., : self.size + (new - 1) * self.hop], self.size, self.hop)
         after = self.framing.n_fft - self.size - self.before
-        return self.answer(torch.fft.rfft(F.pad(frames * self.window, (self.before, after))).mT)
+        spec = torch.fft.rfft(F.pad(frames * self.window, (self.before, after))).mT
+        return self.answer(spec, None if self.level_db is None else self.gains(wave, new))
 
-    def answer(self, spec: Tensor) -> Tensor:
+    def gains(self, wave: Tensor, new: int) -> Tensor:
+        """What brings the next frames to the level that the network wants, (batch, 1, 1, frame)."""
+        rows = []
+        for end in range(self.size, self.size + new * self.hop, self.hop):
+            for loud, item in zip(self.loud, wave[..., self.listened : end]):
+                loud.add(item)
+            self.listened = end
+            known = [loud.rms() if self.level is None else self.level for loud in self.loud]
+            rows.append([gain_for(rms, self.level_db) for rms in known])
+        self.listened -= new * self.hop
+        return wave.new_tensor(rows).T[:, None, None]
+
+    def answer(self, spec: Tensor, gain: Tensor | None = None) -> Tensor:
         """What the network says to the next frames, overlapped: the samples that are complete."""
+        if gain is not None:
+            gains = torch.cat([self.gain, gain], -1)
+            now, self.gain = gains[..., : spec.shape[-1]], gains[..., spec.shape[-1] :]
+            spec = spec * gain
         with self.state:
-            est = self.network.spectra(spec)[..., self.early :]
+            est = self.network.spectra(spec)
+        est = (est if gain is None else est / now[:, None])[..., self.early :]
         self.early -= min(self.early, spec.shape[-1])
         if not est.shape[-1]:
             return self.sum[..., :0]
@@ -156,7 +187,8 @@ class SpectralStream:
         est = [self.advance(self.wave.new_zeros(*shape, max(0, reach - self.received)))]
         if self.ahead:  # the last answers wait for frames beyond the end
             empty = self.wave.new_zeros(*shape, self.framing.n_fft // 2 + 1, self.ahead)
-            est.append(self.answer(torch.complex(empty, empty)))
+            gain = None if self.level_db is None else empty[:, :, :1] + 1
+            est.append(self.answer(torch.complex(empty, empty), gain))
         rest = self.sum / self.weight.clamp(min=1e-11)
         est = torch.cat([*est, rest[..., max(0, silence - self.returned) :]], -1)[..., :missing]
         est = F.pad(est, (0, missing - est.shape[-1])).to(self.dtype)

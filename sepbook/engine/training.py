@@ -305,7 +305,7 @@ class Goal:
 
     def __init__(
         self,
-        minutes: float | None,  # of training
+        minutes: float | None,  # by the clock, validations too
         epochs: float | None,  # passes through the data
         steps: int | None,  # steps of the optimiser
         length: int,  # steps of an epoch
@@ -895,7 +895,10 @@ def read_rows(
 
 
 class Log:
-    """Rows of numbers: in memory, and as JSON lines where there is a folder."""
+    """Rows of numbers: in memory, and as JSON lines where there is a folder.
+
+    A callback with a method `columns`, which returns a dictionary of numbers, adds them to a row.
+    """
 
     def __init__(
         self,
@@ -945,7 +948,10 @@ class Log:
             round(where.seconds, 3),
         )
         self.losses, self.norms = [], []
-        self.rows.append(dict(zip(COLUMNS, values)))
+        more = [c.columns() for c in learner.callbacks if hasattr(c, "columns")]
+        self.rows.append(
+            {k: v for part in (dict(zip(COLUMNS, values)), *more) for k, v in part.items()}
+        )
         if self.path and learner.accelerator.is_main_process:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(self.rows[-1]) + "\n")
@@ -993,7 +999,7 @@ class TensorBoard:
     def after_step(self, learner) -> None:
         """Show the rows that are new."""
         for row in learner.history.rows[self.shown :] if self.board else ():
-            for key in ("loss", "valid", "lr", "norm"):
+            for key in ("loss", "valid", "lr", "norm", *(k for k in row if k not in COLUMNS)):
                 if row[key] is not None:
                     self.board.add_scalar(key, row[key], row["step"])
         self.shown = len(learner.history.rows)

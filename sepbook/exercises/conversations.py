@@ -50,8 +50,10 @@ def check_pitch(answer):
             got = answer(frame, sample_rate)
             expect(np.array_equal(frame, kept), "Your function changed the frame it was given.")
             expect(np.ndim(got) == 0 and math.isfinite(got), f"Return one number, not {got!r}.")
-            told = f"A voice of {hz:.0f} Hz at {sample_rate} Hz has a pitch of {float(got):.0f} Hz for you."
-            expect(abs(float(got) - hz) < 0.04 * hz, told)
+            told = f"A voice of {hz:.0f} Hz at {sample_rate} Hz has a pitch of {float(got):.0f} Hz for you"
+            several = any(abs(k * float(got) - hz) < 0.04 * hz for k in (2, 3, 4))
+            why = "; that lag is several periods: take equation (2) as it is" if several else ""
+            expect(abs(float(got) - hz) < 0.04 * hz, f"{told}{why}.")
         for hz in (50.0, 500.0):  # a hum and a whistle are no voices
             got = float(answer(np.cos(2 * np.pi * hz * time), sample_rate))
             told = f"Search between 65 and 400 Hz only: for a tone of {hz:.0f} Hz you say {got:.0f} Hz."

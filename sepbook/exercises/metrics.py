@@ -97,7 +97,8 @@ def check_silence_rule(answer):
         expect(bool(torch.isfinite(loss)), f"silent {what}: the loss is {loss.item()}")
         expect(bool(torch.isfinite(grad).all()), f"silent {what}: the gradient is not finite")
         expect(
-            grad.norm().item() > 1e-6, f"silent {what}: the gradient vanishes, so nothing is learnt"
+            grad.norm().item() > 1e-6,
+            f"silent {what}: the gradient vanishes, so nothing is learned",
         )
         cosine = torch.cosine_similarity(grad, uphill, dim=0).item()
         expect(cosine > 0.5, f"silent {what}: the gradient points elsewhere (cosine {cosine:.2f})")

@@ -42,6 +42,7 @@ def check_hours(answer: Callable):
         (30, 100, 50, 0.5, 59),
         (500, 10, 7, 0.9, 62),
         (1, 2, 3, 0.25, 100),
+        (100, 1, 1, 0.5, 50),
     ):
         hours, epochs, speed, efficiency, deadline = case
         fits = lambda n, h=hours, e=epochs, v=speed, part=efficiency, d=deadline: (
@@ -116,6 +117,8 @@ def check_shuffled(answer: Callable):
         held = taken[0] - given
         expect(held <= 10, f"You held {held} items at once, but 10 is the size.")
         expect(held >= 10 or given, f"You handed one out when only {held} of 10 had come.")
+        told = f"Keep the buffer full while items come: yours held {held} of 10 after {given} had left."
+        expect(held >= 9, told)
         expect(item < given + 10, f"Item {item} left before it had come.")
     expect(taken[0] <= 210, "You asked for more items than you needed.")
     orders = [list(islice(answer(iter(range(400)), 40, rng(s)), 400)) for s in (0, 0, 1)]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from .core import checker, close, expect
+from .core import asked, checker, close, expect
 from ..models.segan import pre_emphasis
 
 # %% ../../nbs/solutions/47_segan.ipynb #c00005
@@ -20,9 +20,7 @@ def check_undo_emphasis(answer: Callable):
     wav = torch.randn(60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for factor in (0.95, 0.5):
         x = pre_emphasis(wav, factor)
-        kept = x.clone()
-        got = torch.as_tensor(answer(x, factor))
-        expect(torch.equal(x, kept), "Leave the given signal as it is.")
+        got = torch.as_tensor(asked(answer, x, factor))
         once = x + factor * torch.cat([x.new_zeros(1), x[:-1]])
         expect(
             not close(got, once),

@@ -70,6 +70,7 @@ class LiveDenoiser(Network):
     """
 
     causal = True
+    level_db = None  # it takes any level
 
     def __init__(
         self,

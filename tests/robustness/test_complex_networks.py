@@ -1,13 +1,12 @@
 """Complex networks: arithmetic, bounds, silence, streams, and settings that can't be."""
 
-import copy
 import re
 from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
-from nets import noise, refused, run
+from nets import check_precisions, check_stream, noise, refused, run
 
 from sepbook.engine.show import draw_network
 from sepbook.models.complex_networks import (
@@ -223,28 +222,14 @@ def test_every_parameter_learns_and_silence_is_safe(name, how, objective):
 
 @every_variant
 def test_other_precisions(name, how):
-    network, mix = small(name, **how), noise(2, 1, 500)
-    want = run(network, mix)
-    wide = run(copy.deepcopy(network).double(), mix.double())
-    assert wide.dtype == torch.float64
-    torch.testing.assert_close(wide.float(), want, rtol=1e-3, atol=1e-3)
-    narrow = run(copy.deepcopy(network).bfloat16(), mix.bfloat16())
-    assert narrow.dtype == torch.bfloat16 and (narrow.float() - want).norm() < 0.3 * want.norm()
+    check_precisions(small(name, **how), noise(2, 1, 500))
 
 
 @pytest.mark.parametrize("block", [1, 13, 50, 200, 3000])
 @pytest.mark.parametrize("how", [{}, {"look_ahead": False}, {"norm": "whiten"}, {"mask": "R"}])
 def test_stream_equals_recording(how, block):
-    network, mix = small("dccrn", **how), noise(2, 1, 1503)
-    stream, parts = network.stream(), []
-    for piece in mix.split(block, -1):
-        parts.append(stream(piece))
-        late = stream.received - sum(p.shape[-1] for p in parts)
-        assert late <= stream.latency == 50 + 13 * network.ahead
-    est = torch.cat([*parts, stream.flush()], -1)
-    torch.testing.assert_close(est, run(network, mix), rtol=1e-5, atol=1e-5)
-    again = torch.cat([stream(mix), stream.flush()], -1)  # flush forgets
-    torch.testing.assert_close(again, est, rtol=1e-5, atol=1e-5)
+    network = small("dccrn", **how)
+    check_stream(network, noise(2, 1, 1503), block, latency=50 + 13 * network.ahead)
 
 
 @pytest.mark.parametrize(("look_ahead", "frames"), [(True, 3), (False, 0)])

@@ -3,9 +3,13 @@
 import pytest
 import torch
 
+import sepbook
 from sepbook.engine.live import SpectralStream, centred
+from sepbook.engine.streams import Loudness, separate
 from sepbook.learner import Objective
+from sepbook.models.complex_networks import DCCRN
 from sepbook.models.denoiser import CausalConv, LiveDenoiser, RunningLevel
+from sepbook.models.fullsubnet import FullSubNet
 
 SMALL = {"filters": (6, 8, 8), "hidden": 16, "memory": 20}
 
@@ -153,3 +157,87 @@ def test_what_a_stream_refuses():
     stream(torch.zeros(1, 1, 100))
     with pytest.raises(ValueError, match="began with"):
         stream(torch.zeros(2, 1, 100))
+
+
+# networks that hear the level
+
+
+def level_bound(kind: type) -> torch.nn.Module:
+    """A small network whose masks depend on the level."""
+    torch.manual_seed(0)
+    sizes = {
+        DCCRN: {"widths": (3, 4, 5), "hidden": 6, "n_fft": 64, "win_length": 50, "hop": 13},
+        FullSubNet: {"full_hidden": 8, "sub_hidden": 6, "neighbours": 3, "n_fft": 64, "hop": 32},
+    }
+    more = {"norm": "cumulative"} if kind is FullSubNet else {}
+    net = kind(**sizes[kind], **more)
+    net.train()(0.1 * torch.randn(2, 1, 3000))
+    return net.eval()
+
+
+def swelling(seconds: float = 1.0) -> torch.Tensor:
+    """Two recordings that get louder, at two levels."""
+    mix = torch.randn(2, 1, round(16000 * seconds)) * torch.tensor([[[0.05]], [[0.3]]])
+    return mix * torch.linspace(0.05, 1, mix.shape[-1])
+
+
+both_kinds = pytest.mark.parametrize("kind", [DCCRN, FullSubNet])
+
+
+@both_kinds
+@pytest.mark.parametrize("gain", [1e-3, 10.0])
+@torch.no_grad()
+def test_a_stream_does_not_hear_the_level(kind, gain):
+    net, mix = level_bound(kind), swelling()
+    want = joined(sepbook.Stream(net), mix, [mix.shape[-1]])
+    got = joined(sepbook.Stream(net), gain * mix, [1, 700, 33]) / gain
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(want.sum(1), mix, atol=1e-5, rtol=1e-4)
+    raw = net(gain * mix) / gain - net(mix)  # the network itself does
+    assert raw.abs().max() > 100 * (got - want).abs().max()
+    alone = joined(sepbook.Stream(net), mix[1:], [500])
+    torch.testing.assert_close(alone, want[1:], atol=1e-5, rtol=1e-3)
+
+
+@both_kinds
+@torch.no_grad()
+def test_a_stream_that_is_told_the_level_is_the_file(kind):
+    net, mix = level_bound(kind), swelling()[:1]
+    level = Loudness(16000).add(mix[0]).rms()
+    stream = SpectralStream(net, net.spectrum.framing(), -18.0, level)
+    file = separate(net, mix[0], 16000, segment=float("inf"), progress=False)
+    torch.testing.assert_close(joined(stream, mix, [777])[0], file, atol=1e-6, rtol=1e-4)
+
+
+@both_kinds
+@torch.no_grad()
+def test_a_steady_stream_is_soon_the_file(kind):
+    """After a tenth of a second the level is known, and of a network's past nothing else counts."""
+    net, mix = level_bound(kind), 0.05 * torch.randn(1, 1, 48000)
+    file = separate(net, mix[0], 16000, segment=float("inf"), progress=False)
+    live = joined(sepbook.Stream(net), mix, [480])[0]
+    error = (live - file)[..., 8000:].square().sum() / file[..., 8000:].square().sum()
+    assert error < 1e-2
+
+
+@both_kinds
+@torch.no_grad()
+def test_silence_before_the_recording_is_no_level(kind):
+    net, mix = level_bound(kind), swelling()
+    late = torch.cat([torch.zeros(2, 1, 8000), mix], -1)
+    est = joined(sepbook.Stream(net), late, [333])
+    assert est.isfinite().all() and not est[..., :7900].any()
+    torch.testing.assert_close(est.sum(1), late, atol=1e-5, rtol=1e-4)
+
+
+def test_the_level_waits_for_nothing():
+    net, mix = level_bound(DCCRN), swelling()
+    stream, given = sepbook.Stream(net), 0
+    for k, block in enumerate(mix.split(100, -1)):
+        given += stream(block).shape[-1]
+        assert given >= 100 * (k + 1) - stream.latency
+
+
+def test_the_shipped_denoiser_takes_any_level():
+    assert sepbook.Stream("denoise").level_db is None
+    assert sepbook.Stream(level_bound(DCCRN)).level_db == -18.0

@@ -1,10 +1,8 @@
 """FullSubNet: lengths, levels, silence, streams, and settings that can't be."""
 
-import copy
-
 import pytest
 import torch
-from nets import noise, refused, run
+from nets import check_precisions, check_stream, noise, refused, run
 
 from sepbook.masks import complex_ratio_mask
 from sepbook.models.fullsubnet import (
@@ -134,13 +132,7 @@ def test_silence_and_gradients(kind, how):
 
 @every_variant
 def test_other_precisions(kind, how):
-    network, mix = small(kind, **how), noise(2, 1, 500)
-    want = run(network, mix)
-    wide = run(copy.deepcopy(network).double(), mix.double())
-    assert wide.dtype == torch.float64
-    torch.testing.assert_close(wide.float(), want, rtol=1e-3, atol=1e-3)
-    narrow = run(copy.deepcopy(network).bfloat16(), mix.bfloat16())
-    assert narrow.dtype == torch.bfloat16 and (narrow.float() - want).norm() < 0.3 * want.norm()
+    check_precisions(small(kind, **how), noise(2, 1, 500))
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
@@ -153,16 +145,8 @@ def test_plus_is_free_of_level(factor):
 @pytest.mark.parametrize("block", [1, 32, 50, 3000])
 @pytest.mark.parametrize("look_ahead", [0, 2, 5])
 def test_stream_equals_recording(look_ahead, block):
-    network, mix = small(FullSubNet, norm="cumulative", look_ahead=look_ahead), noise(2, 1, 1503)
-    stream, parts = network.stream(), []
-    for piece in mix.split(block, -1):
-        parts.append(stream(piece))
-        late = stream.received - sum(p.shape[-1] for p in parts)
-        assert late <= stream.latency == 64 + 32 * look_ahead
-    est = torch.cat([*parts, stream.flush()], -1)
-    torch.testing.assert_close(est, run(network, mix), rtol=1e-5, atol=1e-5)
-    again = torch.cat([stream(mix), stream.flush()], -1)
-    torch.testing.assert_close(again, est, rtol=1e-5, atol=1e-5)
+    network = small(FullSubNet, norm="cumulative", look_ahead=look_ahead)
+    check_stream(network, noise(2, 1, 1503), block, latency=64 + 32 * look_ahead)
 
 
 def test_what_looks_at_the_future_does_not_stream():

@@ -1,15 +1,19 @@
 """SEGAN: published sizes, emphasis undone, any length, virtual norms, who learns in which step."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from sepbook.learner import Learner, seed_all
 from sepbook.models.segan import (
     SEGAN,
+    Adversary,
     Discriminator,
     VirtualBatchNorm,
     de_emphasis,
-    gan_step,
     pre_emphasis,
 )
 
@@ -95,71 +99,125 @@ def judge():
     return Discriminator(widths=WIDTHS)
 
 
-def test_each_step_moves_its_own_network():
-    G, D, noisy, clean = small(), judge(), 0.1 * noise(3, 1, 64), 0.1 * noise(3, 1, 64, seed=1)
-    reference, kept = (
-        torch.cat([clean, noisy], 1),
-        [[p.clone() for p in n.parameters()] for n in (G, D)],
-    )
-    rates = [(0.0, 1e-3), (1e-3, 0.0)]
-    for which, rate in enumerate(rates):
-        sgd = tuple(torch.optim.SGD(n.parameters(), r) for n, r in zip((G, D), rate))
-        losses = gan_step(G, D, sgd, noisy, clean, reference)
-        assert all(x == x and x >= 0 for x in losses)
-        still = [
-            all(torch.equal(p, k) for p, k in zip(n.parameters(), ks))
-            for n, ks in zip((G, D), kept)
-        ]
-        assert still == ([True, False] if which == 0 else [False, True])
-        kept[1] = [p.clone() for p in D.parameters()]
-    assert all(p.requires_grad for p in D.parameters())
+def items(n=8, seed=0):
+    """Noisy and clean segments, as a data set gives them."""
+    clean = 0.3 * torch.sin(torch.arange(64) * 0.3).expand(n, 1, 64)
+    rest = 0.1 * noise(n, 1, 64, seed=seed)
+    return list(zip(clean + rest, torch.stack([clean, rest], 1)))
 
 
-def test_losses_are_the_published_ones():
-    G, D, noisy, clean = (
-        small().eval(),
-        judge(),
-        0.1 * noise(3, 1, 64),
-        0.1 * noise(3, 1, 64, seed=1),
+def game(weight=100.0, lr=1e-3):
+    """A generator, and its adversary."""
+    G, D = small(), judge()
+    pairs = items(3, seed=5)
+    parts = (torch.stack([x[0] for x in pairs]), torch.stack([x[1][0] for x in pairs]))
+    reference = torch.cat([G.segments(parts[1]), G.segments(parts[0])], 1)
+    return G, Adversary(D, torch.optim.RMSprop(D.parameters(), lr), reference, weight)
+
+
+def play(G, adversary, **how):
+    """A Learner for both."""
+    options = dict(
+        batch_size=4, lr=1e-3, optimizer="rmsprop", clip=None, log_every=1, shuffle=False
     )
-    reference = torch.cat([clean, noisy], 1)
-    with torch.no_grad():
+    options |= {"loss": adversary.loss, "callbacks": [adversary]} | how
+    return Learner(G, items(), **options)
+
+
+def by_hand(G, adversary, rounds, weight=100.0):
+    """The three steps of the paper, one after the other; the losses of each round."""
+    D, reference, told = adversary.D, adversary.reference, []
+    both = torch.optim.RMSprop(G.parameters(), 1e-3), torch.optim.RMSprop(D.parameters(), 1e-3)
+    pairs = items()
+    for k in range(rounds):
+        batch = pairs[4 * (k % 2) : 4 * (k % 2) + 4]
+        noisy = G.segments(torch.stack([x for x, _ in batch]))
+        clean = G.segments(torch.stack([src[0] for _, src in batch]))
+        seed_all(0, 3, k, 0)
         enhanced = G.generate(noisy)
-        real, fake = (D(x, noisy, reference) for x in (clean, enhanced))
-    still = tuple(torch.optim.SGD(n.parameters(), 0.0) for n in (G, D))
-    got = gan_step(G, D, still, noisy, clean, reference)
-    want = [(real - 1).square().mean() / 2, fake.square().mean() / 2]
-    want += [(fake - 1).square().mean() / 2, (enhanced - clean).abs().mean()]
-    torch.testing.assert_close(torch.tensor(got), torch.stack(want))
+        both[1].zero_grad()
+        real = (D(clean, noisy, reference) - 1).square().mean() / 2
+        fake = D(enhanced.detach(), noisy, reference).square().mean() / 2
+        real.backward(), fake.backward(), both[1].step()
+        both[0].zero_grad()
+        fooled = (D(enhanced, noisy, reference) - 1).square().mean() / 2
+        distance = (enhanced - clean).abs().mean()
+        (fooled + weight * distance).backward()
+        both[0].step()
+        told.append([x.item() for x in (real, fake, fooled, distance)])
+    return torch.tensor(told)
 
 
-def test_the_generators_gradient_is_that_of_its_loss():
-    """The discriminator's two backward passes leave nothing in it, and the weight counts."""
-    G, D, noisy, clean = (
-        small().eval(),
-        judge(),
-        0.1 * noise(3, 1, 64),
-        0.1 * noise(3, 1, 64, seed=1),
-    )
-    reference = torch.cat([clean, noisy], 1)
-    still = tuple(torch.optim.SGD(n.parameters(), 0.0) for n in (G, D))
-    gan_step(G, D, still, noisy, clean, reference, weight=7.0)
-    got = G.down[0].weight.grad.clone()
-    G.zero_grad()
-    enhanced = G.generate(noisy)
-    loss = (D(enhanced, noisy, reference) - 1).square().mean() / 2
-    (loss + 7 * (enhanced - clean).abs().mean()).backward()
-    torch.testing.assert_close(got, G.down[0].weight.grad)
+@pytest.mark.parametrize("weight", [100.0, 0.0])
+def test_the_learner_makes_the_three_steps(weight):
+    """Every weight of both networks, and every figure of the log."""
+    (G, adversary), (G2, other) = game(weight), game(weight)
+    log = play(G, adversary).fit(steps=5, progress=False)
+    want = by_hand(G2.train(), other, 5, weight)
+    got = torch.tensor(log[["real", "fake", "adversary", "distance"]].values, dtype=torch.float32)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+    for a, b in ((G, G2), (adversary.D, other.D)):
+        for p, q in zip(a.parameters(), b.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-5)
+    assert all(p.requires_grad for p in adversary.D.parameters())
+
+
+def test_the_judge_stands_still_in_step_three():
+    G, adversary = game()
+    mix, src = (torch.stack(x) for x in zip(*items()))
+    adversary.loss(G.train(), mix, src).backward()
+    assert all(p.grad is None for p in adversary.D.parameters())
+    assert all(p.grad is not None for p in G.parameters())
+
+
+def test_several_batches_of_a_step_are_one():
+    """Accumulated, the discriminator's gradient is the mean, like the generator's."""
+    (G, adversary), (G2, other) = game(), game()
+    for one in (G, G2):
+        one.draw = lambda like: torch.zeros_like(like)
+    play(G, adversary, batch_size=4, accumulate=2).fit(steps=2, progress=False)
+    play(G2, other, batch_size=8).fit(steps=2, progress=False)
+    for a, b in ((G, G2), (adversary.D, other.D)):
+        for p, q in zip(a.parameters(), b.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-5)
+
+
+def test_it_resumes_to_the_bit(tmp_path):
+    G, adversary = game()
+    whole = play(G, adversary, folder=tmp_path / "a").fit(steps=6, progress=False)
+    G1, first = game()
+    play(G1, first, folder=tmp_path / "b").fit(steps=3, progress=False)
+    G2, second = game()
+    second.reference = second.reference + 1  # that of the checkpoint counts
+    again = play(G2, second, folder=tmp_path / "b").fit(steps=6, progress=False)
+    for a, b in ((G, G2), (adversary.D, second.D)):
+        assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    drop = ["seconds"]
+    assert whole.drop(columns=drop).equals(again.drop(columns=drop))
+    lines = (tmp_path / "b" / "log.jsonl").read_text().splitlines()
+    assert {"real", "fake", "adversary", "distance"} <= set(json.loads(lines[-1]))
+
+
+def test_validation_does_not_ask_the_judge():
+    G, adversary = game()
+    learner = play(G, adversary, valid=items(2, seed=3))
+    learner.fit(steps=2, progress=False)
+    mix, src = (torch.stack(x) for x in zip(*items(2, seed=3)))
+    with torch.no_grad():
+        assert learner.where.best == pytest.approx(G.eval().loss(mix, src).item(), rel=1e-5)
 
 
 def test_a_few_rounds_bring_the_output_nearer():
-    G, D = small(), judge()
-    clean = 0.3 * torch.sin(torch.arange(64) * 0.3).expand(8, 1, 64)
-    noisy = clean + 0.1 * noise(8, 1, 64)
-    reference = torch.cat([clean, noisy], 1)
-    optimizers = tuple(torch.optim.RMSprop(n.parameters(), 1e-3) for n in (G, D))
-    losses = [gan_step(G, D, optimizers, noisy, clean, reference) for _ in range(60)]
-    assert losses[-1].distance < 0.5 * losses[0].distance
+    G, adversary = game()
+    log = play(G, adversary, batch_size=8).fit(steps=60, progress=False)
+    assert log.distance.iloc[-1] < 0.5 * log.distance.iloc[0]
+
+
+def test_several_processes_are_refused():
+    _, adversary = game()
+    crowd = SimpleNamespace(accelerator=SimpleNamespace(num_processes=2))
+    with pytest.raises(ValueError, match="one process"):
+        adversary.setup(crowd)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from sepbook.engine.streams import (
     separate,
     separate_blocks,
     separate_file,
+    share_above,
     shift_offsets,
 )
 from sepbook.metrics import si_sdr
@@ -222,6 +223,109 @@ def test_what_the_network_cannot_hear_goes_to_one_stem():
     assert torch.equal(filled[0], run(Halves(), mix, 44100)[0])
 
 
+class Switch:
+    """Speech in every other half second, and what is not speech: right below 8 kHz."""
+
+    sources, sample_rate, channels = ("speech", "noise"), 16000, 1
+
+    def __call__(self, mix):
+        gate = (torch.arange(mix.shape[-1]) // 8000 % 2).to(mix)
+        return torch.stack([mix * gate, mix * (1 - gate)], 1)
+
+
+def below(wav, hz, rate=48000):
+    """What lies below a frequency."""
+    spec = torch.fft.rfft(wav)
+    return torch.fft.irfft(spec * (torch.arange(spec.shape[-1]) * rate < hz * wav.shape[-1]))
+
+
+def voice_and_hiss(seconds, snr, seed=0):
+    """A wide voice in every other half second, and a steady hiss up to 24 kHz, at 48 kHz."""
+    voice, hiss = noise(2, 1, round(48000 * seconds), seed=seed)
+    gate = torch.arange(voice.shape[-1]) // 24000 % 2
+    return below(voice, 12000) * gate, 10 ** (-snr / 20) * hiss
+
+
+def over_wrong(est, src):
+    """What is right over what is wrong, dB."""
+    return 10 * (src.square().sum() / (est - src).square().sum()).log10().item()
+
+
+@pytest.mark.parametrize("snr", [0, 10])
+def test_the_band_above_is_shared_as_the_band_below(snr):
+    """Better than to leave it out, and better than to leave it as it is."""
+    voice, hiss = voice_and_hiss(12, snr)
+    est = share_above(
+        torch.stack([below(x, 8000) for x in (voice, hiss)]),
+        (above := voice + hiss - below(voice + hiss, 8000)),
+        48000,
+        8000,
+    )
+    torch.testing.assert_close(est.sum(0), above, atol=1e-6, rtol=0)
+    want = voice - below(voice, 8000)
+    assert over_wrong(est[0], want) > 1 + max(0, over_wrong(above, want))
+    deep = est[0] - below(est[0], 13000)  # the voice ends at 12 kHz
+    assert deep.square().sum() < 0.02 * (hiss - below(hiss, 13000)).square().sum()
+    torch.testing.assert_close(
+        share_above(
+            1e-3 * torch.stack([below(x, 8000) for x in (voice, hiss)]), 1e-3 * above, 48000, 8000
+        ),
+        1e-3 * est,
+        atol=1e-7,
+        rtol=1e-3,
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("seconds", [0.001, 0.3, 21])
+def test_separators_of_noise_share_it_out_by_themselves(seconds, channels):
+    mix = noise(channels, round(48000 * seconds))
+    est = run(Switch(), mix, 48000)
+    assert est.shape == (2, *mix.shape)
+    torch.testing.assert_close(est.sum(0), mix, atol=1e-6, rtol=0)
+    blocks = torch.cat(list(separate_blocks(Switch(), mix.split(10007, -1), 48000)), -1)
+    torch.testing.assert_close(blocks, est, atol=1e-6, rtol=0)
+    two = run(Switch(), mix, 48000, two_stems="speech")
+    torch.testing.assert_close(two[0], est[0]), torch.testing.assert_close(two[1], mix - est[0])
+    torch.testing.assert_close(run(Switch(), mix, 48000, only="noise")[0], est[1])
+
+
+def test_who_gets_the_band_above():
+    mix = noise(1, 48000)
+    none = run(Switch(), mix, 48000, fill="none")
+    assert over_wrong(none.sum(0), mix) < 3  # two thirds of the band are missing
+    torch.testing.assert_close(run(Switch(), mix, 48000).sum(0), mix, atol=1e-6, rtol=0)
+    same = run(Switch(), mix, 16000)  # nothing lies above
+    assert torch.equal(same, run(Switch(), mix, 16000, fill="none"))
+    own = Switch()
+    own.fill = "noise"
+    torch.testing.assert_close(run(own, mix, 48000)[0], none[0])
+    pair = Halves(16000, channels=1)
+    shared = run(pair, mix, 48000, fill="share")
+    torch.testing.assert_close(shared.sum(0), mix, atol=1e-5, rtol=0)
+    assert over_wrong(run(pair, mix, 48000).sum(0), mix) < 3
+    silent = run(Switch(), 0 * mix, 48000)
+    assert not silent.any()
+
+
+def test_files_of_a_separator_of_noise_say_nothing_of_a_missing_band(tmp_path):
+    path, notes = save(tmp_path / "a.wav", noise(1, 48000), 48000, "FLOAT"), []
+    how = dict(progress=False, on_note=notes.append)
+    paths = separate_file(Switch(), path, tmp_path / "out", **how)
+    assert not notes
+    both = sum(load(p)[0] for p in paths.values())
+    torch.testing.assert_close(both, load(path)[0], atol=1e-6, rtol=0)
+    separate_file(Switch(), path, tmp_path / "narrow", fill="none", **how)
+    assert any("end at 8 kHz" in note for note in notes)
+
+
+def test_the_level_forgets_what_lies_further_back():
+    loud = Loudness(1000, memory=0.5)
+    loud.add(torch.ones(1, 1000)).add(0.1 * torch.ones(1, 500))
+    assert loud.rms() == pytest.approx(0.1)
+    assert Loudness(1000).add(torch.ones(1, 1000)).add(0.1 * torch.ones(1, 500)).rms() > 0.8
+
+
 def test_shifts_are_the_mean_of_shifted_runs():
     net = torch.nn.Conv1d(1, 2, 9, stride=1, padding=4)
     torch.manual_seed(0)
@@ -300,7 +404,7 @@ def test_speakers_keep_their_places_over_pauses_of_6_seconds(seed):
     assert torch.equal(two[0], est[0]) and torch.equal(two[1], src.sum(0) - est[0])
 
 
-def test_what_leaks_in_is_not_learnt_as_a_voice():
+def test_what_leaks_in_is_not_learned_as_a_voice():
     """Only the first speaker so far, 12 dB below in the other output; then the second one."""
     src = long_pauses(0)
     first, second = src[0, :, 1000:25000], src[1, :, 73000:97000]
