@@ -4,7 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 if ! command -v quarto >/dev/null 2>&1; then
   echo "Quarto is not installed here, so no site was built. Get it from https://quarto.org/docs/get-started and run 'make site' again."
-  exit 0
+  [ -z "${SITE_WHOLE:-}" ]
+  exit
 fi
 rm -rf _proc
 PYTHONPATH=tools .venv/bin/python -m sitemaker render

@@ -1138,6 +1138,10 @@ def atomic(
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # on the disk before it gets its name
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # the name that was asked for
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PLAYER_STYLE', 'PLAYER_SCRIPT', 'PLAYER', 'DPI', 'FLIP_STYLE', 'FLIP_SCRIPT', 'FLIP_SOUND', 'JOINS', 'NOTABLE', 'GAP',
            'LINE', 'PAD', 'TRACK', 'RADIUS', 'COLORS', 'SANS', 'MONO', 'level_matched', 'squeezed', 'player_assets',
-           'small_spectrogram', 'listen', 'show_waveform', 'power_of', 'show_spectrogram', 'show_spectrograms', 'desk',
-           'picture_bytes', 'flip_book', 'Trail', 'Origin', 'Call', 'tensors_in', 'Flow', 'trace_calls', 'grouped',
-           'span', 'described', 'Step', 'Edge', 'Chart', 'overlap', 'Column', 'UShape', 'layout_of', 'half_width',
-           'count_text', 'Canvas', 'Drawing', 'draw_network']
+           'coarseness', 'small_spectrogram', 'listen', 'show_waveform', 'power_of', 'show_spectrogram',
+           'show_spectrograms', 'desk', 'picture_bytes', 'flip_book', 'Trail', 'Origin', 'Call', 'tensors_in', 'Flow',
+           'trace_calls', 'grouped', 'span', 'described', 'Step', 'Edge', 'Chart', 'overlap', 'Column', 'UShape',
+           'layout_of', 'half_width', 'count_text', 'Canvas', 'Drawing', 'draw_network']
 
 # %% ../../nbs/7_engine/96_show.ipynb #c0003
 import base64
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .checks import check_choice, check_wave
+from .checks import check_choice, check_rate, check_wave
 from .files import encode_mp3
 
 # %% ../../nbs/7_engine/96_show.ipynb #c0006
@@ -101,7 +101,8 @@ PLAYER_SCRIPT = """
     box.classList.add('sepbook-player');
     const names = figures.map(f => f.querySelector('figcaption').textContent);
     const pictures = figures.map(f => f.querySelector('img')).filter(x => x);
-    let length = +box.dataset.seconds || 0, at = 0, begun = 0, now = 0, buffers, nodes;
+    const known = [box, ...audios].map(e => +e.dataset.seconds || 0);
+    let length = Math.max(...known), at = 0, begun = 0, now = 0, buffers, nodes;
 
     const button = el('button', {type: 'button'});
     const loop = el('button', {type: 'button', textContent: 'Loop', ariaPressed: 'false'});
@@ -158,6 +159,11 @@ PLAYER_SCRIPT = """
       }
       requestAnimationFrame(tick);
     };
+    // A page read from a folder may not read other files: then the browser's own players remain.
+    const plain = () => {
+      figures.forEach(f => (f.style.display = 'inline-block'));
+      panel.remove();
+    };
     const bytes = async url => url.startsWith('data:')
       ? Uint8Array.from(atob(url.split(',')[1]), c => c.charCodeAt(0)).buffer
       : (await fetch(url)).arrayBuffer();
@@ -166,7 +172,9 @@ PLAYER_SCRIPT = """
       playing = stop;
       context ||= new AudioContext();
       context.resume();
-      buffers ||= await Promise.all(audios.map(async a => context.decodeAudioData(await bytes(a.src))));
+      try {
+        buffers ||= await Promise.all(audios.map(async a => context.decodeAudioData(await bytes(a.src))));
+      } catch { return plain(); }
       if (nodes || playing !== stop) return;
       length = Math.max(...buffers.map(b => b.duration));
       nodes = buffers.map((buffer, k) => {
@@ -223,6 +231,17 @@ PLAYER = (
     '<figure style="display:inline-block;margin:0 12px 4px 0"><figcaption>{title}</figcaption>'
     '<audio controls preload="metadata" src="data:audio/mpeg;base64,{data}"></audio>{picture}</figure>'
 )
+
+
+def coarseness(
+    wav: Tensor,  # audio (1 or 2 channels, time)
+    sample_rate: int,  # Hz
+) -> float:  # what `encode_mp3` calls quality: 0 is best and largest
+    """How far a clip may be compressed: one channel needs fewer bits, and few samples need most of them."""
+    if len(wav) == 2:
+        return 0.4
+    sample_rate = check_rate(sample_rate)
+    return 0.7 if sample_rate > 24000 else 0.6 if sample_rate > 12000 else 0.5
 
 
 def small_spectrogram(
@@ -284,10 +303,10 @@ def listen(
     waves = [check_wave(w, name or "wav").detach().float().cpu() for name, w in clips.items()]
     if not waves or any(w.ndim != 2 or len(w) > 2 for w in waves):
         raise ValueError("listen plays audio (1 or 2 channels, time), or several as {title: audio}")
-    fine = [0.4 if len(w) == 2 else 0.5 for w in waves]  # one channel needs fewer bits
     waves = level_matched(waves, level_db)
-    pairs = zip(waves, fine, strict=True)
-    coded = [base64.b64encode(encode_mp3(w, sample_rate, q)) for w, q in pairs]
+    coded = [
+        base64.b64encode(encode_mp3(w, sample_rate, coarseness(w, sample_rate))) for w in waves
+    ]
     drawn = [""] * len(waves)
     if spectrogram:
         drawn = _pictures(dict(zip(clips, waves, strict=True)), sample_rate)
@@ -538,7 +557,10 @@ def flip_book(
     heard = [""] * len(values)
     if sounds is not None:
         waves = level_matched([check_wave(w, "a sound").detach().float().cpu() for w in sounds])
-        coded = (base64.b64encode(encode_mp3(w, sample_rate, 0.5)).decode() for w in waves)
+        coded = (
+            base64.b64encode(encode_mp3(w, sample_rate, coarseness(w, sample_rate))).decode()
+            for w in waves
+        )
         heard = [FLIP_SOUND.format(escape(v), c) for v, c in zip(values, coded, strict=True)]
     rows = []
     for k, (value, text, sound) in enumerate(zip(values, alts, heard, strict=True)):

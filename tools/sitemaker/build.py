@@ -26,6 +26,7 @@ from .systems import index
 from .text import Prose
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+NOT_SHOWN = ("_quarto", "nbdev.yml", "readme-")  # README.md's pictures are on pages already
 SECTIONS = {"reference": "Reference", "teach": "For teachers"}
 
 
@@ -103,7 +104,7 @@ def process(root: Path = ROOT, out: Path | None = None) -> Book:
     others = [
         p
         for p in book.nbs.rglob("*")
-        if p.is_file() and p.suffix != ".ipynb" and not p.name.startswith(("_quarto", "nbdev.yml"))
+        if p.is_file() and p.suffix != ".ipynb" and not p.name.startswith(NOT_SHOWN)
     ]
     for path in others:
         target = out / path.relative_to(book.nbs)

@@ -7,6 +7,7 @@ from html import escape
 
 from .book import Book, Definition, Page, Parameter
 
+FEW = 5  # lines of imports that a reader need not pass over
 LONG = 30  # lines; what is longer is folded, closed
 DIRECTIVE = re.compile(r"^#\|.*$", re.M)
 OURS = re.compile(r"^#\|\s*(?:export\w*|default_exp|hide|cuda|slow|net)\b.*\n?", re.M)
@@ -17,6 +18,12 @@ def names_in(source: str) -> list[str]:
     plain = re.sub(r"^\s*[%!].*$", "", source, flags=re.M)
     kinds = ast.FunctionDef | ast.ClassDef
     return [n.name for n in ast.parse(plain).body if isinstance(n, kinds)]
+
+
+def only_imports(code: str) -> bool:
+    """Whether a cell does nothing but import."""
+    plain = re.sub(r"^\s*[%!].*$", "", code, flags=re.M)
+    return all(isinstance(n, ast.Import | ast.ImportFrom) for n in ast.parse(plain).body)
 
 
 def is_exported(source: str) -> bool:
@@ -33,6 +40,8 @@ def shown(source: str) -> str:
     if lines > LONG and names and "echo: false" not in text:
         words = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         text = f'#| code-fold: true\n#| code-summary: "{words}: {lines} lines"\n{text}'
+    elif lines > FEW and only_imports(code) and "echo: false" not in text:
+        text = f'#| code-fold: true\n#| code-summary: "imports: {lines} lines"\n{text}'
     return text
 
 

@@ -4,9 +4,10 @@ import json
 import re
 from pathlib import Path
 
-from sepbook.engine.show import player_assets
+from sepbook.engine.show import PLAYER_SCRIPT, PLAYER_STYLE
 
 from .book import Book, Definition
+from .media import Media
 
 OUTSIDE = re.compile(
     r'<script[^>]*\ssrc="https?://[^>]*>\s*</script>'
@@ -20,6 +21,7 @@ LANDMARKS = {
     'class="quarto-secondary-nav"': "Place",
     'class="page-navigation"': "Before and after",
 }
+LONGEST = 3000  # characters of a section that the search knows
 TABLE = re.compile(r"<table\b(?![^>]*\bparameters\b).*?</table>", re.S)
 
 
@@ -63,16 +65,26 @@ def with_tables(html: str, number: str | None) -> str:
     return html[:start] + TABLE.sub(shown, html[start:])
 
 
+PLAYER = re.compile(
+    r"<style>(?:(?!</style>).)*?\.sepbook-player \.bar(?:(?!</style>).)*</style>"
+    r"|<script>(?:(?!</script>).)*?window\.sepbookPlayer \|\|=(?:(?!</script>).)*</script>",
+    re.S,
+)
+
+
 def with_ours(html: str, top: str) -> str:
-    """The site's own font and script, which Quarto would not leave where they are."""
-    at = f"{top}assets/site/site"
-    html = html.replace("</head>", f'<link rel="stylesheet" href="{at}.css">\n</head>', 1)
-    return html.replace("</body>", f'<script src="{at}.js" defer></script>\n</body>', 1)
-
-
-def with_player(html: str) -> str:
-    """What makes clips of older outputs one player; once for a page, and only where clips are."""
-    return html.replace("</body>", f"{player_assets()}\n</body>", 1) if "<audio" in html else html
+    """The site's own font, script and player, which Quarto would not leave where they are."""
+    at, styles, scripts = f"{top}assets/site", ["site"], ["site"]
+    if "<audio" in html or "sepbook-player" in html or "sepbookPlayer" in html:
+        html = PLAYER.sub("", html)
+        styles, scripts = ["player", *styles], ["player", *scripts]
+    if 'class="sepbook-desk"' in html or 'class="sepbook-scissors"' in html:
+        scripts.append("widgets")
+    if 'class="hero"' in html:
+        html = html.replace('<body class="', '<body class="home ', 1)
+    head = [f'<link rel="stylesheet" href="{at}/{name}.css">\n' for name in styles]
+    head += [f'<script src="{at}/{name}.js" defer></script>\n' for name in scripts]
+    return html.replace("</head>", f"{''.join(head)}</head>", 1)
 
 
 def entry(book: Book, d: Definition) -> dict:
@@ -100,18 +112,35 @@ def definitions(book: Book) -> list[dict]:
     return found
 
 
+def with_drawn_links(script: str) -> str:
+    """Quarto's script takes the address of every link for text; that of a drawn one is not."""
+    return re.sub(r"if \((links\[i\]\.href)\)", r'if (typeof \1 === "string")', script)
+
+
+def index(book: Book, entries: list[dict]) -> list[dict]:
+    """The search's entries: definitions first, and of long sections their beginning."""
+    short = [e | {"text": e["text"][:LONGEST]} for e in entries]
+    return definitions(book) + short
+
+
 def finish(book: Book, docs: Path) -> None:
     numbers = {p.url: p.number for p in book.pages if p.number and not p.is_solution}
+    media, site = Media(docs), book.settings["doc_host"] + book.settings["doc_baseurl"]
     for path in docs.rglob("*.html"):
         name = path.relative_to(docs).as_posix()
         html = path.read_text(encoding="utf-8")
         html = labelled(without_outside(html)).replace("data-download=", "href=")
-        html = with_player(with_tables(html, numbers.get(name)))
+        html = with_tables(html, numbers.get(name))
         # a page that is not found may be asked for at any depth
         lost = name == "404.html"
         top = f"{book.settings['doc_baseurl']}/" if lost else "../" * name.count("/")
-        path.write_text(with_ours(html, top), encoding="utf-8")
-    index = docs / "search.json"
-    if index.exists():
-        entries = json.loads(index.read_text(encoding="utf-8"))
-        index.write_text(json.dumps(definitions(book) + entries), encoding="utf-8")
+        path.write_text(media.page(with_ours(html, top), path, site), encoding="utf-8")
+    media.tidy()
+    for name, text in (("css", PLAYER_STYLE), ("js", PLAYER_SCRIPT)):
+        (docs / f"assets/site/player.{name}").write_text(text, encoding="utf-8")
+    for script in docs.glob("site_libs/quarto-nav/quarto-nav.js"):
+        script.write_text(with_drawn_links(script.read_text(encoding="utf-8")), encoding="utf-8")
+    found = docs / "search.json"
+    if found.exists():
+        entries = json.loads(found.read_text(encoding="utf-8"))
+        found.write_text(json.dumps(index(book, entries)), encoding="utf-8")

@@ -6,7 +6,9 @@ import yaml
 
 from .book import Book, Page
 from .code import Reference, is_exported, relative, shown
+from .home import fenced, with_stamps
 from .text import Prose, link
+from .widgets import small
 
 BOX = {"level": "Level", "time to read": "Time to read", "runs on": "Runs on", "needs": "Needs"}
 
@@ -21,6 +23,7 @@ def front_matter(page: Page) -> dict:
     if page.about:
         front["description"] = page.about
     if page.name == "index.ipynb":
+        front |= {"page-layout": "full", "toc": False}
         front["pagetitle"] = f"{page.plain_title}: {page.about[0].lower()}{page.about[1:]}"
     text = yaml.safe_dump(front, allow_unicode=True, sort_keys=False, width=10_000)
     return {"cell_type": "raw", "metadata": {}, "source": f"---\n{text}---"}
@@ -74,12 +77,14 @@ def processed(book: Book, page: Page) -> dict:
                 if not is_home:
                     cells.append(markdown(head(book, page, prose)))
                 continue
-            cell["source"] = prose(source)
+            cell["source"] = fenced(prose(source)) if is_home else prose(source)
             cells.append(cell)
             continue
+        in_browser = small(page, cell)
         cell["source"] = shown(source)
         if not cell["source"]:
             continue
+        cell = with_stamps(book, cell) if is_home else cell
         count = 0 if is_home else has_picture(cell)
         if count == 1:
             pictures += 1
@@ -89,6 +94,8 @@ def processed(book: Book, page: Page) -> dict:
         cells.append(cell)
         if is_exported(source) and (told := reference(source)):
             cells.append(markdown(told))
+        if in_browser:
+            cells.append(markdown(in_browser))
     for cell in cells:
         cell["source"] = cell["source"].splitlines(keepends=True)
     page_nb = {k: v for k, v in page.nb.items() if k != "cells"}

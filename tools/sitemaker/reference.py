@@ -30,4 +30,6 @@ def api(book: Book) -> str:
     sources = [s for s in book.sources.values() if s.definitions and "exercises" not in s.module]
     sections = "\n\n".join(section(book, s) for s in sources)
     about = "Every public function, class and method, with a link to its code and parameters"
-    return f"---\ntitle: {TITLE}\ndescription: {about}\ntoc-depth: 2\n---\n\n{sections}\n"
+    style = "include-in-header: {text: '<style>#TOC a { font-size: .7rem; }</style>'}"
+    front = f"title: {TITLE}\ndescription: {about}\ntoc-depth: 2\n{style}"
+    return f"---\n{front}\n---\n\n{sections}\n"

@@ -35,6 +35,56 @@
     }
     if (target) target.scrollIntoView();
   };
+  // The sound on a card: one at a time.
+  let heard;
+  const quiet = () => {
+    if (!heard) return;
+    const [audio, button] = heard;
+    heard = null;
+    audio.pause();
+    button.ariaPressed = "false";
+    button.querySelector("span").textContent = "▶";
+  };
+  for (const button of document.querySelectorAll("button.hear")) {
+    button.addEventListener("click", () => {
+      const audio = button.nextElementSibling, again = heard?.[0] === audio;
+      quiet();
+      if (again) return;
+      heard = [audio, button];
+      button.ariaPressed = "true";
+      button.querySelector("span").textContent = "■";
+      audio.onended = quiet;
+      audio.currentTime = 0;
+      audio.play().catch(quiet);
+    });
+  }
+  // On the map: what a chapter builds on, and what builds on it.
+  for (const map of document.querySelectorAll(".home-map")) {
+    const ways = [...map.querySelectorAll("[data-way]")].map(e => [e, ...e.dataset.way.split(" ")]);
+    const reach = (n, from, to, found = new Set([n])) => {
+      for (const w of ways) if (w[from] === n && !found.has(w[to])) reach(w[to], from, to, found.add(w[to]));
+      return found;
+    };
+    const clear = () => {
+      map.classList.remove("asked");
+      map.querySelectorAll(".on").forEach(e => e.classList.remove("on"));
+    };
+    for (const node of map.querySelectorAll("[data-node]")) {
+      const show = () => {
+        clear();
+        map.classList.add("asked");
+        const before = reach(node.dataset.node, 2, 1), after = reach(node.dataset.node, 1, 2);
+        for (const [e, a, b] of ways)
+          if ((before.has(a) && before.has(b)) || (after.has(a) && after.has(b))) e.classList.add("on");
+        for (const e of map.querySelectorAll("[data-node]"))
+          if (before.has(e.dataset.node) || after.has(e.dataset.node)) e.classList.add("on");
+      };
+      node.addEventListener("mouseenter", show);
+      node.addEventListener("focus", show);
+      node.addEventListener("mouseleave", clear);
+      node.addEventListener("blur", clear);
+    }
+  }
   addEventListener("hashchange", open);
   addEventListener("resize", mark);
   addEventListener("toggle", mark, true);
