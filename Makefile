@@ -5,7 +5,7 @@ NBDEV := $(VENV)/bin
 CHAPTER ?= all
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup lab test parity e2e bench check site run-notebooks export lock clean
+.PHONY: help setup lab test parity e2e bench step check site run-notebooks export lock clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/ -/' | sort
@@ -25,7 +25,7 @@ parity: setup    ## compare with the field's reference implementations (installs
 	@tools/parity.sh
 
 e2e: setup       ## open every chapter in JupyterLab in a real browser and run all its cells
-	@$(PY) -m pytest tests/e2e -q -rs
+	@OMP_NUM_THREADS=1 $(PY) -m pytest tests/e2e -n 2 --dist loadgroup -q -rs
 
 bench: setup     ## measure speed and quality again, alone on the machine; writes results/*.json
 	@for script in $(filter-out %/train_control.py %/music.py %/train_speech.py %/denoise.py %/speech_voices.py %/heard_speech.py %/songs.py %/songs_ablation.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PY) $$script || exit 1; done
@@ -39,11 +39,13 @@ export: setup    ## write the package and README.md from the notebooks, and clea
 	@$(PY) tools/notebooks.py clean --all
 	@$(PY) tools/readme.py
 
-check: setup     ## notebooks, package and README in step; ruff; chapter lint
+step: setup      ## notebooks, package and README in step; ruff
 	@$(MAKE) -s export
 	@git diff --exit-code --stat || { echo "Not in step: commit what 'make export' changed."; exit 1; }
 	@$(NBDEV)/ruff check sepbook nbs tests tools benchmarks setup.py
 	@$(NBDEV)/ruff format --check nbs tests tools benchmarks setup.py
+
+check: step      ## the same, and the lint of the chapters
 	@$(PY) -m pytest tests/chapters -q
 
 site: setup      ## build the Quarto site into _docs and try it in a browser (says so where Quarto is missing)

@@ -104,8 +104,9 @@ def separate_command(
         def note(line: str) -> None:
             """Tell what one should know, once."""
             line = as_options(line)
-            if (task.path, line) not in notes:
-                notes.add((task.path, line))
+            same = line if "the model works" in line else (task.path, line)  # for all recordings
+            if same not in notes:
+                notes.add(same)
                 progress.clear()
                 complain(line if task.path in line else f"{task.path}: {line}", "note")
 
@@ -189,7 +190,8 @@ def evaluate_command(
     if out:
         check_out(out, (".json", ".csv"))
     check_model(model)
-    network, names = load(model, device=find_device(device)), metrics.split(",")
+    network = load(model, device=find_device(device))
+    names = [name.strip().lower().replace("-", "_") for name in metrics.split(",")]
     if as_card:
         sounds, mixtures = as_on_card(network.card, sounds)
         names = usual_metrics(network.card["evaluation"]["songs"])

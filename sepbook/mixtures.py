@@ -58,7 +58,10 @@ def split(
     """
     names = sorted({row.get(by, "") for row in corpus.rows})
     if len(names) < 2:
-        raise ValueError(f"two values of {by!r} are needed, but the table has only {names}")
+        raise ValueError(
+            f"two values of {by!r} are needed, one of them to validate on, but there "
+            f"{f'is only {names[0]!r}' if names else 'are no sounds'}; add some"
+        )
     n = min(max(1, round(share * len(names))), len(names) - 1)
     held = set(np.random.default_rng(seed).permutation(names)[:n].tolist())
     train = corpus.subset(lambda row: row[by] not in held)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,8 +37,9 @@ def solutions() -> list[Path]:
     return notebooks("solutions")
 
 
+@cache
 class Notebook:
-    """A notebook's cells as the lint wants them."""
+    """A notebook's cells, read once in a process: to look at, not to change."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -47,18 +49,17 @@ class Notebook:
         self.prose = [c for c in self.cells if c["cell_type"] == "markdown"]
         self.code = [c for c in self.cells if c["cell_type"] == "code" and c["text"].strip()]
 
-    @property
+    @cached_property
     def module(self) -> str:
         """The module that it exports."""
-        code = "\n".join(c["text"] for c in self.code)
-        return "sepbook." + re.search(r"^#\|\s*default_exp\s+(\S+)", code, re.M).group(1)
+        return "sepbook." + re.search(r"^#\|\s*default_exp\s+(\S+)", self.code_text, re.M).group(1)
 
-    @property
+    @cached_property
     def text(self) -> str:
         """All prose, cell after cell."""
         return "\n\n".join(c["text"] for c in self.prose)
 
-    @property
+    @cached_property
     def headings(self) -> list[str]:
         """The second-level headings in order, lower case."""
         return [h.strip().lower() for h in re.findall(r"^## (.+)$", self.text, re.M)]
@@ -74,6 +75,11 @@ class Notebook:
         for cell in self.code:
             for out in cell.get("outputs", []):
                 yield cell, out
+
+    @cached_property
+    def code_text(self) -> str:
+        """All code, cell after cell."""
+        return "\n".join(c["text"] for c in self.code)
 
     def clips(self) -> list[tuple[bytes, str]]:
         """The embedded audio clips: bytes and MIME type."""

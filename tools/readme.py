@@ -27,6 +27,11 @@ def title(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if not line.startswith("- "))
 
 
+def plain(text: str) -> str:
+    """Without the marks of the site's columns, <!-- ::: name -->."""
+    return re.sub(r"^<!-- :{3,}.*?-->\n?", "", text, flags=re.M).strip("\n")
+
+
 class Readme:
     """Collects README.md's text and the files that it shows."""
 
@@ -70,7 +75,7 @@ class Readme:
     def cell(self, cell: dict, first: bool) -> None:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            self.parts.append(relink(title(source) if first else source))
+            self.parts.append(relink(title(source) if first else plain(source)))
             return
         options = dict(re.findall(r"^#\|\s*([\w-]+):\s*(.*)$", source, re.M))
         code = re.sub(r"^#\|.*\n?", "", source, flags=re.M).strip()

@@ -62,8 +62,11 @@ fi
 [ -x .venv/bin/python ] || { echo "Making .venv with $python ($version)"; "$python" -m venv .venv; }
 
 echo "Installing the course's environment from requirements.lock (the first time: several minutes, about 6 GB on Linux)"
-# pip would compile all 17,000 files that it installs; Python compiles those that are imported, when they are.
-.venv/bin/python -m pip install -q --no-compile --disable-pip-version-check -r requirements.lock
+# uv fetches and unpacks several packages at once; where it can't be had, pip does the same. None of the 17,000 files is
+# compiled here: Python compiles those that are imported, when they are.
+pip=(.venv/bin/python -m pip install -q --no-compile --disable-pip-version-check)
+{ "${pip[@]}" uv && .venv/bin/uv pip install -q --python .venv/bin/python -r requirements.lock; } ||
+  "${pip[@]}" -r requirements.lock
 .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 .venv/bin/python -m ipykernel install --sys-prefix --name sepbook --display-name "sepbook" >/dev/null 2>&1
 # JupyterLab asks whether it may fetch news; the course needs no network.

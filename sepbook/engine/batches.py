@@ -641,9 +641,16 @@ def batch_command(
     Call it again, here or on another machine, to go on or to help. Raises: as `separate_folder`.
     """
 
+    told = set()
+
+    def fault(item: str, line: str) -> None:
+        told.add(item)
+        line = line.replace(str(Path(folder).expanduser().resolve()), str(folder))
+        complain(line if item in line else f"{item}: {line}")
+
     def tell(event: dict) -> None:
         if event["event"] == "failed":
-            complain(f"{event['item']}: {event['line']}")
+            fault(event["item"], event["line"])
         elif event["event"] == "lost":
             complain(f"a worker died (exit code {event['code']}); the others go on")
         if as_json and event["event"] in ("done", "failed"):
@@ -654,6 +661,8 @@ def batch_command(
     how = dict(workers=workers, engine=engine, lease=lease, retry=retry, on_event=tell)
     options = {name: value for name, value in options.items() if value is not None}
     report = separate_folder(model, folder, out, **how, **options)
+    for item in sorted(set(report.failed) - told):
+        fault(item, f"{report.failed[item]} (so it was before; --retry tries it again)")
     if not as_json:
         say(str(report))
     return 2 if report.failed else 0

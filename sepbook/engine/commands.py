@@ -15,6 +15,7 @@ __all__ = ['MENDABLE', 'EXTRAS', 'OPTIONS', 'ADVICE', 'KINDS', 'Inputs', 'Model'
            'write_table', 'compare', 'as_on_card']
 
 # %% ../../nbs/7_engine/903_commands.ipynb #3f961354
+import errno
 import inspect
 import opcode
 import os
@@ -143,7 +144,10 @@ def explain(
     kind, text = type(error).__name__, " ".join(str(error).split())
     if hasattr(error, "format_message"):  # of Click: an unknown option, a number that is none
         where = getattr(getattr(error, "ctx", None), "command_path", "sepbook")
-        return f"{error.format_message().rstrip('.')}; see {where} --help", 2
+        line = error.format_message().rstrip(".")
+        for theirs, ours in (("valid float", "number"), ("valid integer", "whole number")):
+            line = re.sub(rf"is not a {theirs}( range)?$", f"is no {ours}", line)
+        return f"{line}; see {where} --help", 2
     if kind in ("OutOfMemoryError", "MemoryError"):
         return "out of memory; use a smaller --segment or --batch-size, or --device cpu", 2
     if isinstance(error, UnicodeError) or type(error).__module__ == "_csv":
@@ -151,7 +155,9 @@ def explain(
     if "Original Traceback" in str(error):  # of a worker process
         return str(error).strip().splitlines()[-1].partition(": ")[2], 2
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}; check the path and its permissions", 2
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+        advice = "make room there" if full else "check the path and its permissions"
+        return f"{error.filename}: {error.strerror}; {advice}", 2
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return lacking(error.name), 2
     if isinstance(error, MENDABLE) and text and raised_on_purpose(error):
@@ -465,7 +471,9 @@ class Stems:
     )
     only: Annotated[str | None, option("Only these: vocals,drums or no_vocals.", "NAMES")] = None
     two_stems: Annotated[str | None, option("This one, and all but it.", "NAME")] = None
-    fill: Annotated[str | None, option("Stem that gets what the model can't hear.", "NAME")] = None
+    fill: Annotated[str | None, option("Stem for what the model can't hear, or share.", "NAME")] = (
+        None
+    )
     name: Annotated[str, option("Their files inside --out.", "PATTERN", "--name")] = (
         "{name}/{stem}.{ext}"
     )
@@ -520,7 +528,7 @@ Inputs = Annotated[
     list[str], Option("Audio, videos, folders of them; - for stdin.", "IN", positional=True)
 ]
 Model = Annotated[
-    str, option("music, speech, one of `sepbook models`, a file.", "NAME", "--model", "-n")
+    str, option("music, speech, denoise, one of `sepbook models`, a file.", "NAME", "--model", "-n")
 ]
 Device = Annotated[str, option("auto, cpu, cuda, cuda:1 ... or mps.", "NAME")]
 Quiet = Annotated[bool, option("No progress on the terminal.", None, "--quiet", "-q")]
@@ -530,7 +538,8 @@ Classes = Annotated[bool, option("List the networks that train knows.", None, "-
 Metrics = Annotated[str, option("Names joined by commas, as si_sdr,sdr,stoi.", "NAMES")]
 AsCard = Annotated[bool, option("Measure as for the card, and compare.", None, "--as-card")]
 Trained = Annotated[
-    str, Option("music, speech, one of `sepbook models`, a file.", "MODEL", positional=True)
+    str,
+    Option("music, speech, denoise, one of `sepbook models`, a file.", "MODEL", positional=True),
 ]
 OnnxFile = Annotated[Path, Option("Where it goes, as .onnx.", "OUT", positional=True)]
 Example = Annotated[
@@ -630,6 +639,7 @@ def check_separate(
     model: str = "model",  # its name
 ) -> dict[str, Any]:  # arguments of `separate_file`
     """What the options mean. Raises: ValueError for those that can't be, before any work."""
+    stems = replace(stems, format=stems.format.lower().removeprefix("."))
     if stems.format not in BITS:
         raise ValueError(f"--format is {stems.format}; use {', '.join([*BITS][:-1])} or opus")
     if stems.bits is not None and stems.bits not in BITS[stems.format]:
@@ -769,6 +779,8 @@ def targets(
     from sepbook.engine.streams import Outputs
 
     path = expand(task.path)
+    if re.match(r"\w+://", task.path):
+        raise ValueError(f"{task.path} is an address; download the sound first, and give its file")
     if task.path != "-" and path.is_dir():
         if Path(task.out).exists() and Path(task.out).resolve() in (
             path.resolve(),
@@ -928,7 +940,8 @@ def model_rows() -> list[dict]:  # those that ship, then those that can be fetch
         row = {"model": name, "ships": True, "default_for": use.get(name)}
         row |= {"kind": kind_of(card["sources"]), "class": card["class"].rpartition(".")[2]}
         row |= {key: card[key] for key in ("sources", "sample_rate", "channels", "parameters")}
-        rows.append(row | {"bytes": path.stat().st_size, "licence": card["licence"]})
+        row |= {"bytes": path.stat().st_size, "licence": card["licence"]}
+        rows.append(row | {"si_sdri": (card["scores"] or {}).get("si_sdri")})
     return rows + [{"ships": False} | row for row in fetchable()]
 
 
@@ -939,14 +952,20 @@ def model_lines(
 
     def few(row: dict) -> str:
         """Its sources in few letters."""
-        speakers, count = row["kind"] != "music", len(row["sources"])
-        if speakers or len(", ".join(row["sources"])) > 24:
+        names, count = ", ".join(row["sources"]), len(row["sources"])
+        speakers = re.fullmatch(r"s\d+", row["sources"][0])
+        if speakers or len(names) > 16:
             return f"{count} {'voice' if speakers else 'stem'}{'s' * (count > 1)}"
-        return ", ".join(row["sources"])
+        return names
 
     def size(row: dict) -> str:
         """The size of its file, or how many weights it fetches, at 4 bytes each."""
         return f"{row.get('bytes', 4 * row['parameters']) / 1e6:.0f}"
+
+    def score(row: dict) -> dict[str, str]:
+        """A column with the score on its card, for what ships."""
+        gain = row.get("si_sdri")
+        return {"SI-SDRi": "-" if gain is None else f"{gain:.1f}"} if row["ships"] else {}
 
     ships = [row for row in rows if row["ships"]]
     yield "These models ship with sepbook:" if ships else "No model ships with this version."
@@ -963,13 +982,16 @@ def model_lines(
                     "sources": few(row),
                     "kHz": f"{row['sample_rate'] / 1000:g}",
                     "MB": size(row),
+                    **score(row),
                     "licence": (row["licence"] or "not stated").partition(";")[0],
                 }
                 for row in part
             ]
         )
         yield from lines.splitlines()
-    yield "\n* what -n music and -n speech stand for; sepbook models NAME shows a card"
+    yield "\n* what -n music, -n speech and -n denoise stand for"
+    yield "SI-SDRi: mean improvement in dB, on the test mixtures of the card (- if none is"
+    yield "on it); only models of one kind compare. sepbook models NAME shows a card."
 
 
 def class_rows() -> list[dict]:  # for `table`

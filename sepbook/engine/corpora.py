@@ -619,9 +619,13 @@ class FinishedMixtures(Sequence):
             file.split("/")[0] for file in names[1 : len(self.table[self.names[0]])]
         )
         for name, files in self.table.items():
-            if len({self.files.info[file][:3] for file in files}) > 1:
-                fault = f"{name} differs in rate, channels or length from folder to folder"
-                raise ValueError(f"{fault}; make its files again")
+            kinds = {self.files.info[file][:3]: file for file in reversed(files)}
+            if len(kinds) > 1:
+                told = [
+                    f"{file} has {info.frames} samples of {info.channels} channels at {info.rate} Hz"
+                    for file, info in ((file, self.files.info[file]) for file in kinds.values())
+                ]
+                raise ValueError(f"{told[-1]}, but {told[0]}; make the files of {name} again")
 
     def __len__(self) -> int:
         return len(self.names)

@@ -120,7 +120,9 @@ class Training:
 class Budget:
     """When it stops; whatever comes first."""
 
-    minutes: Annotated[float | None, option("After this time,", "N", above=0, most=10**7)] = None
+    minutes: Annotated[
+        float | None, option("After this time by the clock,", "N", above=0, most=10**7)
+    ] = None
     epochs: Annotated[float | None, option("these epochs,", "N", above=0, most=10**9)] = None
     steps: Annotated[int | None, option("or these steps.", "N", least=1, most=10**12)] = None
 
@@ -1039,6 +1041,7 @@ def train_command(
     story |= {"command": shlex.join(["sepbook", *map(nameless, ctx.meta["sepbook.words"])])}
     story |= {"experiment": told_on_card(told)}
     story |= earlier(getattr(network, "card", None), found["seconds_trained"])
-    write_experiment(told, keeping.out.with_suffix(f".{NAME}"))
-    show_summary(save_measured(learner, keeping.out, story, test, keeping.dtype))
+    rows = save_measured(learner, keeping.out, story, test, keeping.dtype)
+    write_experiment(told, keeping.out.with_suffix(f".{NAME}"))  # beside it, so not before it
+    show_summary(rows)
     say(str(keeping.out))

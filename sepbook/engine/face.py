@@ -55,7 +55,10 @@ def Stream(
         raise ValueError(
             f"{type(network).__name__} needs the whole recording; a stream needs a causal network"
         )
-    return network.stream()
+    stream = network.stream()
+    if hasattr(stream, "level_db"):  # frames of any level, where the network wants a certain one
+        stream.level_db = import_module("sepbook.engine.streams").wanted_level(network)
+    return stream
 
 # %% ../../nbs/7_engine/900_face.ipynb #408ae0dd
 OFFERED = {

@@ -450,7 +450,7 @@ def shipped() -> dict[str, Path]:  # name -> file
 
 
 def defaults() -> dict[str, str | None]:  # use -> name
-    """Which of the shipped weights `speech` and `music` stand for."""
+    """Which of the shipped weights `speech`, `music` and `denoise` stand for."""
     text = (Path(str(files("sepbook"))) / "weights" / "defaults.json").read_text(encoding="utf-8")
     return json.loads(text)
 
@@ -911,6 +911,8 @@ def kind_of(
     sources: Sequence[str],  # of a network
 ) -> str:  # speech, enhancement or music
     """What a network is for, as its sources tell."""
+    if set(sources) == {"speech", "noise"}:
+        return "enhancement"
     if all(re.fullmatch(r"s\d+", name) for name in sources):
         return "speech" if len(sources) > 1 else "enhancement"
     return "music"

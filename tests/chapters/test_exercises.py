@@ -19,7 +19,7 @@ def checkers(path) -> list[str]:
 
 @pytest.mark.parametrize("path", pairs, ids=lambda p: p.stem)
 def test_checkers_are_tried_both_ways(path):
-    code = "\n".join(c["text"] for c in Notebook(path).code)
+    code = Notebook(path).code_text
     assert checkers(path)
     for name in checkers(path):
         assert re.search(rf"assert {name}\(", code), f"{name}: no worked solution passes"
@@ -31,7 +31,7 @@ def test_checkers_are_tried_both_ways(path):
 @pytest.mark.parametrize("path", pairs, ids=lambda p: p.stem)
 def test_checkers_are_offered_in_the_chapter(path):
     chapter = next(p for p in NBS.rglob(path.name) if "solutions" not in p.parts)
-    code = "\n".join(c["text"] for c in Notebook(chapter).code)
+    code = Notebook(chapter).code_text
     for name in checkers(path):
         assert re.search(rf"\b{name}\(", code), f"{name} is not offered"
 

@@ -56,7 +56,7 @@ def test_measured_cost(path):
 
 @every_chapter
 def test_exports_one_module(path):
-    code = "\n".join(c["text"] for c in Notebook(path).code)
+    code = Notebook(path).code_text
     assert len(re.findall(r"^#\|\s*default_exp\s+\S+", code, re.M)) == 1
     assert Notebook(path).module.split(".")[-1] == path.stem.split("_", 1)[1]
 
@@ -227,7 +227,7 @@ def test_imports_only_what_came_before(path):
     known |= {"sepbook", f"sepbook.exercises.{path.stem.split('_', 1)[1]}"}
     if "models" in mine:
         known |= {"sepbook.models"}
-    code = "\n".join(c["text"] for c in Notebook(path).code)
+    code = Notebook(path).code_text
     late = imported(code) - known
     assert not late, late
 

@@ -66,6 +66,18 @@ def test_lock_is_plain():
     assert "://" not in text and "-e " not in text
 
 
+def test_only_parity_tests_import_peers():
+    """`make test` runs without them, but where they lie in .peers, any test could lean on them."""
+    lock = (ROOT / "requirements-peers.lock").read_text().splitlines()
+    peers = {re.split("==", x)[0].lower().replace("-", "_") for x in lock if "==" in x}
+    peers |= {"espnet2", "ruamel"}
+    for name in tracked():
+        if name.endswith(".py") and not name.startswith(("tests/parity/", "benchmarks/")):
+            code = (ROOT / name).read_text(encoding="utf-8")
+            found = set(re.findall(r"^\s*(?:from|import) (\w+)", code, re.M)) & peers
+            assert not found, f"{name} imports {found}"
+
+
 def test_no_large_files():
     """A megabyte at most; a notebook with its pictures and sounds 2.5, weights that ship 8."""
     for name in filter(None, tracked()):

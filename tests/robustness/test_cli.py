@@ -166,12 +166,6 @@ def test_odd_input_works(name):
     assert not [name for name in files() if ".part" in name or ".sepbook" in name]
 
 
-def test_a_stereo_model_refuses_seven_point_one():
-    sf.write("7.1.wav", noise(channels=8), 8000)
-    refused(sepbook("separate --model songs.safetensors 7.1.wav"), "7.1.wav", "8 channels")
-    assert files() == {"7.1.wav"}
-
-
 def test_one_bad_among_good():
     for name in ("a.wav", "b.wav", "c.wav"):
         sf.write(name, noise(), 8000)
@@ -188,14 +182,6 @@ def test_json_lines():
     assert good["input"] == "Ж a.wav" and set(good["files"]) == {"s1", "s2"}
     assert all(Path(file).is_file() for file in good["files"].values())
     assert "does not exist" in bad["error"] and "files" not in bad
-
-
-def test_inputs_of_one_name_do_not_overwrite_each_other():
-    for folder in ("x", "y"):
-        Path(folder).mkdir()
-        sf.write(f"{folder}/a.wav", noise(), 8000)
-    refused(sepbook("separate --model voices.safetensors x/a.wav y/a.wav"), "y/a.wav", "x/a.wav")
-    assert Path("stems/a/s1.wav").exists()
 
 
 def test_only_and_two_stems_and_flac():
@@ -219,7 +205,8 @@ def test_only_and_two_stems_and_flac():
         ("separate a.wav --model nobody", ("nobody",)),
         ("separate a.wav --model nothing/here.safetensors", ("here.safetensors",)),
         ("separate a.wav --model a.wav", ("safetensors",)),
-        ("separate a.wav --model songs.safetensors --segment soon", ("--segment",)),
+        ("separate a.wav --model songs.safetensors --segment soon", ("--segment", "is no number")),
+        ("separate a.wav --model songs.safetensors --shifts 1.5", ("'1.5' is no whole number",)),
         ("separate a.wav --model songs.safetensors --device tpu", ("tpu", "cpu")),
         ("separate a.wav --modle songs.safetensors", ("--modle", "separate --help")),
         ("separate", ("IN", "separate --help")),
@@ -263,12 +250,14 @@ def test_no_words_at_all_show_the_help():
 # Folders that can't be written
 
 
-@pytest.mark.parametrize("out", ["file", "file/deep", "/proc/nowhere"])
-def test_unwritable_folder(out):
+@pytest.mark.parametrize("out", ["a.wav", "file", "file/deep", "/proc/nowhere"])
+def test_unwritable_folder(out, monkeypatch):
+    """Refused before the model is loaded."""
     if out.startswith("/proc") and not sys.platform.startswith("linux"):
         pytest.skip("/proc is Linux's")
     sf.write("a.wav", noise(), 8000)
     Path("file").write_text("in the way")
+    monkeypatch.setattr(zoo, "load", lambda *args: pytest.fail("loaded"))
     refused(sepbook("separate --model voices.safetensors a.wav --out", out), "--out")
     assert files() == {"a.wav", "file"} and Path("file").read_text() == "in the way"
 
@@ -432,7 +421,7 @@ def test_evaluate_twice_is_the_same():
 
 def test_evaluate_writes_tables():
     for name in ("table.json", "table.csv"):
-        assert sepbook(f"{EVALUATE} --metrics si_sdr --out {name}").exit_code == 0
+        assert sepbook(f"{EVALUATE} --metrics SI-SDR --out {name}").exit_code == 0
     rows = json.loads(Path("table.json").read_text())
     with open("table.csv", newline="") as file:
         table = list(csv.DictReader(file))
@@ -466,6 +455,13 @@ def test_evaluate_pairs_of_folders():
     assert result.stdout.splitlines()[-1].split()[-2:] == ["1", "0"]  # clips, and missing ones
     Path("pairs/s2/first.wav").unlink()
     refused(sepbook("evaluate --model voices.safetensors --data pairs"), "first.wav")
+
+
+def test_files_of_unequal_lengths_are_refused_by_name():
+    write_pairs()
+    sf.write("pairs/s2/first.wav", noise(6400), 8000, "FLOAT")
+    words = ("mix/first.wav has 8000 samples", "s2/first.wav has 6400 samples")
+    refused(sepbook("evaluate --model voices.safetensors --data pairs"), *words)
 
 
 def test_evaluate_pairs_with_an_accompaniment():
@@ -618,6 +614,14 @@ def test_train_on_two_of_three_stems():
     refused(sepbook(SONG + " --set sources=piano,guitar"), "piano, guitar", "vocals, drums, other")
 
 
+def test_a_single_song_is_too_few():
+    for k, stem in enumerate(("vocals", "drums")):
+        Path("one/a").mkdir(parents=True, exist_ok=True)
+        sf.write(f"one/a/{stem}.wav", noise(16000, seed=k), 8000)
+    line = SONG.replace("album", "one").replace("--valid-songs two ", "")
+    refused(sepbook(line), "one of them to validate on, but there is only 'a'; add some")
+
+
 class Song(list):
     """A data set of one item."""
 
@@ -651,12 +655,11 @@ def start(*words: str, **how):
 
 
 def test_help_is_quick_and_fits_80_columns():
-    took = []
-    for _ in range(3):
-        began = time.perf_counter()
-        out, _ = start("--help", env={"COLUMNS": "80"}).communicate()
-        took.append(time.perf_counter() - began)
-    assert min(took) < 1.5 and "evaluate" in out
+    before = os.times()
+    out, _ = start("--help", env={"COLUMNS": "80"}).communicate()
+    now = os.times()
+    took = now.children_user + now.children_system - before.children_user - before.children_system
+    assert took < 1.0 and "evaluate" in out
     for command in ("separate", "models", "evaluate", "train", "export"):
         text = sepbook(f"{command} --help").stdout
         assert text.startswith(f"Usage: sepbook {command}")
@@ -677,7 +680,7 @@ def test_help_and_refusals_import_nothing_heavy():
 
 def test_a_real_process_refuses_in_one_line():
     process = start("separate", "missing.wav", "--model", "voices.safetensors")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 2 and out == "" and err.startswith("error: missing.wav")
     assert len(err.splitlines()) == 1
 
@@ -693,7 +696,7 @@ def test_a_signal_ends_a_training_with_a_checkpoint(number, code):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == code and "Traceback" not in err, err
     assert number != signal.SIGINT or "error: interrupted" in err.splitlines()[-1]
     assert Path("run/checkpoint.safetensors").exists() and not Path("a.safetensors").exists()

@@ -274,10 +274,10 @@ def test_pesq_equals_the_package():
 
 def test_a_call_outside_is_cheap_after_the_first():
     OUTSIDE.call("math", "sqrt", 4.0)
-    started = time.perf_counter()
+    pid, started = OUTSIDE.child.pid, time.process_time()
     for _ in range(50):
         OUTSIDE.call("math", "sqrt", 4.0)
-    assert time.perf_counter() - started < 2.5
+    assert OUTSIDE.child.pid == pid and time.process_time() - started < 0.5
 
 
 def test_outside_says_what_happened():
@@ -331,7 +331,7 @@ def test_outside_in_workers_of_a_loader():
     assert len({pid for _, pid in found} | {OUTSIDE.child.pid}) == 3
     del loader
     gc.collect()
-    deadline = time.time() + 10
+    deadline = time.time() + 120
     pids = {pid for _, pid in found}
     while time.time() < deadline and any(running(pid) for pid in pids):
         time.sleep(0.1)
@@ -372,7 +372,7 @@ def test_nothing_is_left_behind(end):
     )
     value, pid = done.stdout.split()
     assert float(value) > 4 and not done.stderr
-    deadline = time.time() + 10
+    deadline = time.time() + 120
     while time.time() < deadline and running(int(pid)):
         time.sleep(0.05)
     assert not running(int(pid))

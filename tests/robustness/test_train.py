@@ -1,6 +1,7 @@
 """`sepbook train` as a file: it repeats, it refuses what it doesn't know, it knows its folder."""
 
 import json
+import os
 import shlex
 import sys
 import tomllib
@@ -110,6 +111,21 @@ def test_a_training_writes_the_file_that_repeats_it():
     card = zoo.read_card("./a.safetensors")
     assert card["experiment"]["training"]["lr"] == 0.003 and "--lr 0.003" in card["command"]
     assert card["accumulate"] == 2 and str(Path.cwd()) not in json.dumps(card)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+def test_what_can_not_be_written_leaves_nothing():
+    import resource
+
+    room = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = {path.name for path in Path().iterdir()}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, room[1]))  # the network takes 20 kB and more
+    try:
+        result = sepbook(f"{SMALL} --steps 1 --out a.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, room)
+    refused(result, "a.safetensors: File too large", "make room")
+    assert {path.name for path in Path().iterdir()} == before
 
 
 def test_the_file_serves_from_another_folder(tmp_path, monkeypatch):
@@ -509,7 +525,7 @@ def test_training_on_finished_mixtures():
         )
     refused(sepbook(f"{line} --steps 1 --valid-songs m9 --out c.safetensors"), "m9", "m0, m1")
     sf.write("pairs/s2/m2.wav", np.zeros(100), 8000)
-    refused(sepbook(f"{line} --steps 1 --out c.safetensors"), "m2 differs")
+    refused(sepbook(f"{line} --steps 1 --out c.safetensors"), "make the files of m2 again")
     Path("pairs/s2/m2.wav").unlink()
     refused(sepbook(f"{line} --steps 1 --out c.safetensors"), "lacks m2.wav")
     assert not Path("c.safetensors").exists()

@@ -39,7 +39,7 @@ def js(tmp_path_factory):
         )
         (folder / "run.mjs").write_text(program)
         done = subprocess.run(
-            ["node", "run.mjs"], cwd=folder, capture_output=True, text=True, timeout=120
+            ["node", "run.mjs"], cwd=folder, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

@@ -730,12 +730,13 @@ def test_a_card_asks_for_no_more_than_its_file_holds(tmp_path, config):
     """Refused in a moment and in one line, before the memory or the time is spent."""
     path = zoo.save(Hungry(), tmp_path / "n.safetensors")
     path.write_bytes(sealed(path.read_bytes(), lambda card: card["config"].update(config)))
-    began = time.perf_counter()
+    began = time.process_time()
     tracemalloc.start()
     said = complaint(lambda: zoo.load(path, cls=Hungry))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert time.perf_counter() - began < 5 and peak < 2e8, (time.perf_counter() - began, peak)
+    took = time.process_time() - began
+    assert took < 5 and peak < 2e8, (took, peak)
     assert any(word in said for word in ("can't build", "beyond any network", "does not fit"))
 
 
@@ -863,6 +864,8 @@ def test_what_the_list_says_of_published_checkpoints():
     kinds = {row["model"]: row["kind"] for row in rows}
     assert kinds["htdemucs"] == "music" and kinds["sepformer-wsj02mix"] == "speech"
     assert kinds["sepformer-wham-enhancement"] == "enhancement"
+    assert engine.kind_of(["noise", "speech"]) == "enhancement"
+    assert engine.kind_of(["vocals", "noise"]) == "music"
 
 
 def test_open_unmix_from_its_own_files(tmp_path, monkeypatch):
