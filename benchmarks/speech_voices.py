@@ -1,6 +1,6 @@
 """Voices to train a speech model with, from readers and from synthesisers, as one int16 array each.
 
-    python benchmarks/speech_voices.py --data shared/data --valid valid.txt --out voices
+    python benchmarks/speech_voices.py --data DATA --valid valid.txt --out voices
 
 `--data` holds the corpora speech-train, words-train and digits-train (folders with index.csv).
 Needs Debian's espeak-ng and flite, and PyPI's pyworld, none of which the package depends on; a part
