@@ -349,7 +349,9 @@ def worker_process() -> None:
 
     def watch() -> None:
         sys.stdin.read()  # ends with the parent
-        os.kill(os.getpid(), signal.SIGINT)
+        while True:  # an interrupt within a callback can be swallowed
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
 
     def say(event: dict) -> None:
         events.write(json.dumps(event) + "\n")
@@ -357,10 +359,12 @@ def worker_process() -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=watch, daemon=True).start()
+    working = work_on(job)
     try:
-        for event in work_on(job):
+        for event in working:
             say(event)
     except (KeyboardInterrupt, BrokenPipeError):
+        working.close()  # a claim that is just being told is returned, too
         os._exit(130)
     except Exception as error:
         line = " ".join(str(error).split()) or type(error).__name__

@@ -176,7 +176,10 @@ def test_a_machine_that_dies_is_replaced(tmp_path, model):
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
-def test_workers_end_with_their_parent(tmp_path, model):
+def test_workers_end_with_their_parent(tmp_path):
+    model = tmp_path / "slow.safetensors"  # twenty seconds for what follows
+    slow = ConvTasNet(**SMALL | {"n_filters": 64, "hidden": 64, "blocks": 6, "repeats": 2})
+    save_model(slow, model, {"data": "none", "licence": "CC0-1.0"})
     recordings(tmp_path / "in", 2)
     for path in (tmp_path / "in").rglob("*.wav"):
         save(path, 0.1 * torch.randn(1, 2000 * RATE), RATE, "FLOAT")
