@@ -27,8 +27,9 @@ parity: setup    ## compare with the field's reference implementations (installs
 e2e: setup       ## open every chapter in JupyterLab in a real browser and run all its cells
 	@OMP_NUM_THREADS=1 $(PY) -m pytest tests/e2e -n 2 --dist loadgroup -q -rs
 
-bench: setup     ## measure speed and quality again, alone on the machine; writes results/*.json
-	@for script in $(filter-out %/train_control.py %/music.py %/train_speech.py %/denoise.py %/speech_voices.py %/heard_speech.py %/songs.py %/songs_ablation.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PY) $$script || exit 1; done
+NEED_DATA := budget.py denoise.py leaderboard.py music.py noises.py shipped.py heard_% songs% speech_% train_%
+bench: setup     ## measure speed again, alone on the machine; writes results/*.json (scripts that need data: see each one)
+	@for script in $(filter-out $(addprefix benchmarks/,$(NEED_DATA)),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PY) $$script || exit 1; done
 
 run-notebooks: setup  ## execute CHAPTER (a number such as 02, a path, or all) and store its outputs
 	@$(PY) tools/notebooks.py run $(if $(filter all,$(CHAPTER)),--all,$(CHAPTER))
