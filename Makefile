@@ -25,7 +25,7 @@ parity: setup    ## compare with the field's reference implementations (installs
 	@tools/parity.sh
 
 e2e: setup       ## open every chapter in JupyterLab in a real browser and run all its cells
-	@OMP_NUM_THREADS=1 $(PY) -m pytest tests/e2e -n 2 --dist loadgroup -q -rs
+	@$(PY) -m pytest tests/e2e -q -rs
 
 NEED_DATA := budget.py denoise.py leaderboard.py music.py noises.py shipped.py heard_% songs% speech_% train_%
 bench: setup     ## measure speed again, alone on the machine; writes results/*.json (scripts that need data: see each one)
