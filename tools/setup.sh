@@ -71,5 +71,13 @@ pip=(.venv/bin/python -m pip install -q --no-compile --disable-pip-version-check
 .venv/bin/python -m ipykernel install --sys-prefix --name sepbook --display-name "sepbook" >/dev/null 2>&1
 # JupyterLab asks whether it may fetch news; the course needs no network.
 .venv/bin/jupyter labextension disable "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1
+# librosa compiles some functions when it is first imported. Two processes that do so at once spoil each other's cache,
+# and whoever reads it later crashes; so it happens here, once.
+.venv/bin/python - <<'COMPILE'
+import importlib, pkgutil
+import librosa
+for module in pkgutil.walk_packages(librosa.__path__, "librosa."):
+    importlib.import_module(module.name)
+COMPILE
 touch .venv/.ready
 echo "Ready."
