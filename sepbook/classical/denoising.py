@@ -17,7 +17,7 @@ from scipy.special import exp1
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.checks import check_choice, check_number, check_wave
+from ..engine.checks import check_choice, check_mixtures, check_number
 from ..masks import box_mask
 from ..sound import listen, show_spectrogram
 from ..stft import istft, stft
@@ -331,10 +331,7 @@ class Denoiser:
     @torch.no_grad()
     def __call__(self, mix: Tensor) -> Tensor:
         """Separate (batch, channel, time) into (batch, source, channel, time)."""
-        mix = check_wave(mix, "mix", channels=self.channels)
-        if mix.ndim != 3:
-            has = f"mix has shape {tuple(mix.shape)}, needed is (batch, channel, time)"
-            raise ValueError(f"{has}; pass mix[None]")
+        mix = check_mixtures(mix, self.channels)
         time = mix.shape[-1]
         wav = F.pad(mix, (0, max(0, self.n_fft - time)))
         spec = stft(wav, self.n_fft, self.hop, "sqrt_hann", pad_end=True)

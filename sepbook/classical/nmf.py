@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..engine.checks import check_wave
+from ..engine.checks import check_mixtures, check_wave
 from ..engine.factorize import TINY, multiplicative_updates, random_start
 from ..engine.factorize import start_factors, sum_over_bands
 from ..masks import apply_mask, ideal_ratio_mask
@@ -195,8 +195,5 @@ class NMFSeparator:
 
     def __call__(self, mix: Tensor) -> Tensor:
         """Separate (batch, channel, time) into (batch, source, channel, time)."""
-        mix = check_wave(mix, "mix", channels=self.channels)
-        if mix.ndim != 3:
-            has = f"mix has shape {tuple(mix.shape)}, needed is (batch, channel, time)"
-            raise ValueError(f"{has}; pass mix[None]")
+        mix = check_mixtures(mix, self.channels)
         return torch.stack([self.separate(item) for item in mix])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.checks import check_choice, check_number, check_wave
+from ..engine.checks import check_choice, check_mixtures, check_number
 from ..engine.medians import median, sliding_median
 from ..stft import istft, stft
 
@@ -195,10 +195,7 @@ class Spectral:
     @torch.no_grad()
     def __call__(self, mix: Tensor) -> Tensor:
         """Separate (batch, channel, time) into (batch, source, channel, time)."""
-        mix = check_wave(mix, "mix", channels=self.channels)
-        if mix.ndim != 3:
-            has = f"mix has shape {tuple(mix.shape)}, needed is (batch, channel, time)"
-            raise ValueError(f"{has}; pass mix[None]")
+        mix = check_mixtures(mix, self.channels)
         wav = F.pad(mix, (0, max(0, 8 * self.n_fft - mix.shape[-1])))
         spec = stft(wav, self.n_fft, self.hop, pad_end=True)
         masks = torch.stack([self.masks(item.abs()) for item in spec])

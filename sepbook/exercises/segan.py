@@ -31,7 +31,7 @@ def check_undo_emphasis(answer: Callable):
 # %% ../../nbs/solutions/47_segan.ipynb #c00011
 @checker("47.2", difficulty=2, minutes=15, hint="The item counts as one more, so divide by m + 1.")
 def check_virtual_statistics(answer: Callable):
-    """Take (item, reference); return mean and mean square of each channel, equation (2)."""
+    """Take (item, reference); return mean and mean square of each channel, as in chapter 47."""
     draw = torch.Generator().manual_seed(0)
     item = torch.randn(3, 20, generator=draw, dtype=torch.float64) + 2
     reference = torch.randn(4, 3, 20, generator=draw, dtype=torch.float64)

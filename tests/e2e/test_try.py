@@ -21,13 +21,8 @@ import sepbook
 from sepbook.engine.examples import example_noisy, example_readers, example_track
 from sepbook.engine.show import player_assets
 
-BROWSER = next(
-    (p for p in ("chromium", "chromium-browser", "google-chrome") if shutil.which(p)), None
-)
 pytestmark = [
-    pytest.mark.skipif(
-        not (BROWSER and shutil.which("npm")), reason="no Chromium or no npm on the PATH"
-    ),
+    pytest.mark.skipif(not shutil.which("npm"), reason="no npm on the PATH"),
     pytest.mark.xdist_group("try"),  # what is made for them is made once
 ]
 ENDED = (
@@ -69,17 +64,6 @@ def site():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        quiet = ["--no-sandbox", "--disable-gpu"]
-        chrome = play.chromium.launch(executable_path=shutil.which(BROWSER), args=quiet)
-        yield chrome
-        chrome.close()
 
 
 @pytest.fixture
