@@ -7,7 +7,8 @@
 of its speakers whom training left out. Models are names or files of weights; the first is the one
 that the headline is about. Models that were measured before and are not named now keep their rows.
 Everything is drawn with fixed seeds. Conversations go through `sepbook.separate` with its defaults,
-clips and single voices straight through the network.
+once without the tracker of voices (chapter 14); clips and single voices straight through the
+network.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import torch
 from bench import ROOT, save
 
 import sepbook
+from sepbook.classical.tracking import VoiceTracker
 from sepbook.conversations import Conversations, leakage, sa_sdr, swaps
 from sepbook.engine.corpora import Corpus, preload
 from sepbook.metrics import si_sdr
@@ -75,8 +77,9 @@ def clips(model, corpus: Corpus, same_sex: float, size: int) -> dict:
     }
 
 
-def conversations(model, corpus: Corpus, size: int) -> dict:
+def conversations(model, corpus: Corpus, size: int, tracker: VoiceTracker | None) -> dict:
     """Three minutes in turns, through `separate`: one order for all of them."""
+    model.tracker = tracker
     data = Conversations(corpus, 60 * MINUTES, size, SEED, together=0, alone=0)
     scores, changes, windows = [], 0, 0
     for mix, src in data:
@@ -124,10 +127,12 @@ def levels(model, corpus: Corpus) -> float:
 def measure(name: str, corpus: Corpus, size: int) -> dict:
     """All figures of one model."""
     model = sepbook.load(name).eval()
+    tracker = model.tracker
     found = {
         "clips": clips(model, corpus, 0.5, size),
         "same sex": clips(model, corpus, 1.0, size // 2),
-        "conversations": conversations(model, corpus, max(2, size // 20)),
+        "conversations": conversations(model, corpus, max(2, size // 20), tracker),
+        "not tracked": conversations(model, corpus, max(2, size // 20), None),
         "alone": alone(model, corpus, max(4, size // 5)),
         "level": levels(model, corpus),
     }
@@ -160,6 +165,8 @@ def main() -> None:
         ("same sex: SI-SDR gain (dB)", lambda r: f"{r['same sex']['gain']:.1f}"),
         ("conversations: gain (dB)", lambda r: f"{r['conversations']['gain']:.1f}"),
         ("conversations: swaps per window", lambda r: f"{r['conversations']['swapped']:.1%}"),
+        ("the same, not tracked: gain (dB)", lambda r: f"{r['not tracked']['gain']:.1f}"),
+        ("the same, not tracked: swaps", lambda r: f"{r['not tracked']['swapped']:.1%}"),
         ("alone: second output (dB)", lambda r: f"{r['alone']['median']:.0f}"),
         ("largest change with level (dB)", lambda r: f"{r['level']:.2f}"),
     ]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,7 +21,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 import sepbook.engine.training as engine
+from .classical.tracking import VoiceTracker
 from .engine.checks import Configured, check_batch, needs
+from .engine.streams import has_speakers
 
 # %% ../nbs/3_masking/20_learner.ipynb #3ac51ec6
 from .engine.files import atomic  # noqa: F401
@@ -46,6 +49,12 @@ class Network(Configured):
     def n_params(self) -> int:
         """The number of parameters."""
         return sum(p.numel() for p in self.parameters())
+
+    @cached_property
+    def tracker(self) -> VoiceTracker | None:
+        """What keeps two to four speakers on their outputs in `separate`; set None to do without."""
+        followed = has_speakers(self) and len(self.sources) <= 4 and self.sample_rate >= 8000
+        return VoiceTracker() if followed else None
 
     def forward(self, mix: Tensor) -> Tensor:
         """From mixtures (batch, channel, time) to estimates (batch, source, channel, time)."""

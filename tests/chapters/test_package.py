@@ -18,6 +18,7 @@ PUBLIC = {
     "sepbook.metrics": "snr si_sdr si_sdr_improvement bss_eval bss_eval_v4 pesq stoi evaluate",
     "sepbook.mixtures": "example_song example_voices Corpus MixtureDataset musdb18 librimix",
     "sepbook.classical.nmf": "nmf",
+    "sepbook.classical.tracking": "VoiceTracker",
     "sepbook.learner": "Network Learner",
     "sepbook.models.mask_networks": "OpenUnmix",
     "sepbook.models.deep_clustering": "DeepClustering Chimera",

@@ -24,6 +24,7 @@ from sepbook.engine.streams import (
     separate_file,
     share_above,
     shift_offsets,
+    tracked,
 )
 from sepbook.metrics import si_sdr
 from sepbook.models.conv_tasnet import Stream
@@ -415,6 +416,54 @@ def test_what_leaks_in_is_not_learned_as_a_voice():
         new = torch.stack([0.25 * second, second])
         assert torch.equal(follow(silence, new.flip(0) if flipped else new), new)
         assert follow.spectra[1].sum() > 0
+
+
+class Exchanging:
+    """A tracker that exchanges two voices from here to there, and counts what it has heard."""
+
+    def __init__(self, start, stop):
+        self.start, self.stop, self.heard = start, stop, []
+
+    def follow(self, est, rate, past=None, upto=None):
+        done = past or 0
+        self.heard.append((est.shape[-1], upto))
+        a, b = (min(max(0, x - done), est.shape[-1]) for x in (self.start, self.stop))
+        return torch.cat([est[..., :a], est[..., a:b].flip(0), est[..., b:]], -1), done + upto
+
+
+@pytest.mark.parametrize("seconds", [0.1, 239, 240, 241, 700])
+@pytest.mark.parametrize("size", [777, 9000])
+def test_tracking_in_pieces_loses_nothing(seconds, size):
+    rows = noise(3, 2, round(40 * seconds))
+    tracker = Exchanging(30 * 40, 130 * 40)
+    came = torch.cat([*tracked(rows.split(size, -1), tracker, 40, 2)], -1)
+    want = rows.clone()
+    want[:2, :, 1200:5200] = rows[:2, :, 1200:5200].flip(0)
+    assert torch.equal(came, want)
+    heard = tracker.heard
+    assert all(length < 240 * 40 + size for length, _ in heard)  # memory stays constant
+    assert all(length - upto == 120 * 40 for length, upto in heard[:-1])  # and it hears ahead
+    assert heard[-1][0] == heard[-1][1] and sum(upto for _, upto in heard) == rows.shape[-1]
+
+
+def test_only_voices_are_tracked(tmp_path):
+    mix = noise(1, 16000)
+    for names, exchanged in ((("s1", "s2"), True), (("vocals", "other"), False)):
+        separator = Halves(8000, names, 1)
+        plain = run(separator, mix)
+        separator.tracker = Exchanging(4000, 8000)
+        est = run(separator, mix)
+        assert bool(separator.tracker.heard) == exchanged
+        want = plain.clone()
+        if exchanged:
+            want[..., 4000:8000] = plain[..., 4000:8000].flip(0)
+        assert torch.equal(est, want)
+        first = run(separator, mix, only=names[0])
+        assert torch.equal(first[0], want[0])
+        separate_file(separator, save(tmp_path / "a.wav", mix, 8000), tmp_path, progress=False)
+        assert (load(tmp_path / "a" / f"{names[1]}.wav")[0] - want[1]).abs().max() < 1e-3
+        separator.tracker = None
+        assert torch.equal(run(separator, mix), plain)
 
 
 # -- files
