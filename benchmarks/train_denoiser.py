@@ -8,7 +8,8 @@ lists name are left out, and serve as validation. `benchmarks/folds` holds four 
 are about equally hard for DTLN and GTCRN, for training in folds; related noises share a list. Of
 several corpora of noise each is drawn from equally often, however many it holds
 (`benchmarks/noises.py` makes two). `--music` may name a corpus of stems, whose drums, bass and
-other serve as noise, too. A folder makes it resumable: the same command goes on.
+other serve as noise, too. A folder makes it resumable: the same command goes on. The network is
+trained without its floor, and written with it.
 """
 
 import argparse
@@ -210,6 +211,7 @@ def main() -> None:
     parser.add_argument("--noises-out", type=Path, required=True, help="a list of files")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--init", help="weights to go on with")
+    parser.add_argument("--floor", type=float, default=0.03, help="of the network that is written")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=8, help="items of a step")
     parser.add_argument("--minutes", type=float, default=45)
@@ -227,8 +229,10 @@ def main() -> None:
     unseen = voices(speech.subset(lambda row: row["speaker"] in people), (1.0,))
     seen = voices(speech.subset(lambda row: row["speaker"] not in people), SPEEDS)
     valid = NoisySpeech(unseen, apart, seconds=4.0, size=60, seed=7, snr=(0, 10), plain=True)
+    model = sepbook.load(args.init) if args.init else LiveDenoiser()
+    model.floor = 0.0  # learning is to get along without
     learner = Learner(
-        sepbook.load(args.init) if args.init else LiveDenoiser(),
+        model,
         NoisySpeech(seen, known, accompaniments(args.music), seed=args.seed),
         [valid[i] for i in range(60)],
         batch_size=args.batch,
@@ -244,7 +248,9 @@ def main() -> None:
     story["attribution"] = "LibriSpeech (c) 2014 Vassil Panayotov, from LibriVox recordings"
     licences = {row.get("licence") or "none stated" for corpus in noise for row in corpus.rows}
     story["licences of the noises"] = "; ".join(sorted(licences))
-    save(learner.best(), args.out, learner.card() | story, dtype="float16")
+    best = LiveDenoiser(**model.config | {"floor": args.floor})
+    best.load_state_dict(learner.best().state_dict())
+    save(best, args.out, learner.card() | story, dtype="float16")
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ class LiveDenoiser(Network):
         window: int = 512,  # samples in a frame: the latency
         hop: int = 256,  # samples from frame to frame
         memory: int = 125,  # frames over which the level is taken
+        floor: float = 0.0,  # share of the mixture that stays in the speech, from 0 to below 1
         sample_rate: int = 16000,  # Hz
         sources: tuple[str, ...] = ("speech", "noise"),  # names; the second is the rest
     ):
@@ -87,7 +88,9 @@ class LiveDenoiser(Network):
         sizes = {"hidden": hidden, "layers": layers, "window": window, "hop": hop, "memory": memory}
         for name, value in [*sizes.items(), *(("filters", n) for n in filters)]:
             check_number(name, value, least=1, whole=True)
+        check_number("floor", floor, least=0, below=1)
         self.sources, self.sample_rate, self.channels = check_sources(sources), sample_rate, 1
+        self.floor = floor
         if len(self.sources) != 2:
             raise ValueError(
                 f"sources has {len(self.sources)} names; give two: speech and the rest"
@@ -139,7 +142,7 @@ class LiveDenoiser(Network):
         m = self.mask(torch.cat([x, planes], 1)).mT.to(spec.real.dtype)
         m = torch.complex(*m.split(1, 1))
         m = m / (1 + m.real.square() + m.imag.square()).sqrt()  # equation (3)
-        speech = m * spec
+        speech = (self.floor + (1 - self.floor) * m) * spec  # equation (5)
         return torch.stack([speech, spec - speech], 1)
 
     def forward(self, mix: Tensor) -> Tensor:
