@@ -7,7 +7,9 @@
 `--real` is a corpus of stems vocals, drums and other (the bass is part of other), `--made` one or
 more with vocals, drums, bass and other. An item is a passage of one song, or stems of several.
 Where "other" comes from a real song nobody knows its bass: the bass is left silent, and the loss
-judges the sum of bass and other. A folder makes it resumable: the same command goes on.
+judges the sum of bass and other. A folder makes it resumable: the same command goes on. What is
+written may be an average of the trained weights and those of `--init`, as a network on the way
+between the two often knows more songs than either (Wortsman et al., arXiv:2109.01903).
 """
 
 import argparse
@@ -125,6 +127,7 @@ def main() -> None:
     parser.add_argument("--leave-out", default="2.Lithium", help="a real song, for validation")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--init", help="weights to go on with")
+    parser.add_argument("--average", type=float, default=1.0, help="1: only the trained weights")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--minutes", type=float, default=70)
     parser.add_argument("--folder", default=None, help="of checkpoints")
@@ -167,7 +170,12 @@ def main() -> None:
     )
     story["attribution"] += "soundfonts FluidR3 (MIT) and MuseScore_General (MIT)"
     story["command"] = "python " + " ".join(sys.argv)
-    save(learner.best(), args.out, learner.card() | story, dtype="float16")
+    best = learner.best()
+    if args.init and args.average != 1:
+        trained, before = best.state_dict(), sepbook.load(args.init).state_dict()
+        mean = {n: w.lerp(trained[n], args.average) for n, w in before.items()}
+        best.load_state_dict(mean)
+    save(best, args.out, learner.card() | story, dtype="float16")
 
 
 if __name__ == "__main__":
