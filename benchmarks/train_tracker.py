@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench import figure, save
+from denoise import listed
+from heard_speech import gain, ordered
 
 import sepbook
 from sepbook.classical.tracking import Heard, VoiceTracker, cepstra, clear_frames, exchange, moments
-from sepbook.conversations import Conversations, leakage, sa_sdr, swaps
+from sepbook.conversations import Conversations, leakage, swaps
 from sepbook.engine.corpora import Corpus, preload
 from sepbook.engine.examples import DATA
-from sepbook.metrics import si_sdr
 
 MINUTES, LEAST = 3, 0.35
 WHOLE = -20.0  # dB; an absent person's output below this: the separator has left the other whole
@@ -33,12 +34,6 @@ CARD = {
     "licence": "CC BY 4.0",
     "attribution": "LibriSpeech (c) 2014 Vassil Panayotov, from LibriVox recordings",
 }
-
-
-def left_out() -> set[str]:
-    """The readers whom no training may hear."""
-    lines = (DATA / "speech_validation.txt").read_text().split("\n")
-    return {line.strip() for line in lines if line.strip() and not line.startswith("#")}
 
 
 def fit(corpus: Corpus) -> tuple[VoiceTracker, dict]:
@@ -55,20 +50,10 @@ def fit(corpus: Corpus) -> tuple[VoiceTracker, dict]:
     return tracker, facts | {"spread": tracker.statistics.spread.tolist()}
 
 
-def in_order(est: torch.Tensor, src: torch.Tensor) -> torch.Tensor:
-    """Estimates (2, 1, time) in the one order that suits all of them."""
-    return est if sa_sdr(est, src) > sa_sdr(est.flip(0), src) else est.flip(0)
-
-
 def oracle(est: torch.Tensor, src: torch.Tensor, size: int = 4000) -> torch.Tensor:
     """Each half second in the order that suits it."""
     parts = zip(est.split(size, -1), src.split(size, -1))
-    return torch.cat([in_order(a, b) for a, b in parts], -1)
-
-
-def gain(est: torch.Tensor, src: torch.Tensor, mix: torch.Tensor) -> float:
-    """Mean gain of SI-SDR over both sources, dB."""
-    return float((si_sdr(est, src) - si_sdr(mix.expand_as(src), src)).mean())
+    return torch.cat([ordered(a, b) for a, b in parts], -1)
 
 
 def measure(model, tracker: VoiceTracker, data: Conversations, alone: bool = False) -> list[dict]:
@@ -89,12 +74,12 @@ def measure(model, tracker: VoiceTracker, data: Conversations, alone: bool = Fal
         row["changed"] = bool(saved >= row["needed"] and row["changes"])
         if alone:
             for name, wav in {"before": est, "after": done}.items():
-                row[f"{name}: leak"] = float(leakage(in_order(wav, src), src).nanmean())
+                row[f"{name}: leak"] = float(leakage(ordered(wav, src), src).nanmean())
         else:
             believed = exchange(est, heard.orders[path], tracker.sample_rate)
             ways = {"before": est, "after": done, "believed": believed, "oracle": oracle(est, src)}
             for name, wav in ways.items():
-                wav = in_order(wav, src)
+                wav = ordered(wav, src)
                 row[name] = gain(wav, src, mix)
                 row[f"{name}: swaps"], row["windows"] = swaps(wav, src, tracker.sample_rate)
         found.append(row)
@@ -122,7 +107,7 @@ def main() -> None:
     parser.add_argument("--only-fit", action="store_true", help="measure nothing")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    corpus, kept = Corpus(args.data, sample_rate=8000), left_out()
+    corpus, kept = Corpus(args.data, sample_rate=8000), set(listed("speech_validation.txt"))
     known = corpus.subset(lambda row: row["speaker"] not in kept)
     tracker, facts = fit(known)
     tracker.save(args.out, **CARD)

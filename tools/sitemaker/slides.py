@@ -35,23 +35,23 @@ def unlinked(text: str) -> str:
     return re.sub(r"<[^>\n]+>", "", text)
 
 
-def sections(page: Page) -> list[tuple[str, list[dict]]]:
-    """The chapter's parts: a heading, and the cells below it."""
+def split_at(cells: list[dict], mark: str) -> list[tuple[str, list[dict]]]:
+    """Cells by the headings that begin with `mark`: a heading, and the cells below it."""
     found = [("", [])]
-    for cell in page.cells:
+    for cell in cells:
         if cell["cell_type"] != "markdown":
             found[-1][1].append(cell)
             continue
-        for part in re.split(r"^(?=## )", cell["source"], flags=re.M):
-            head = re.match(r"## (.+)", part)
+        for part in re.split(rf"^(?={mark} )", cell["source"], flags=re.M):
+            head = re.match(rf"{mark} (.+)", part)
             if head:
-                found.append((head[1].strip(), []))
+                found.append((unlinked(head[1]).strip(), []))
             found[-1][1].append({"cell_type": "markdown", "source": part})
     return found
 
 
 def bullets(page: Page, heading: str) -> list[str]:
-    for title, cells in sections(page):
+    for title, cells in split_at(page.cells, "##"):
         if title.lower().startswith(heading):
             text = "\n".join(c["source"] for c in cells if c["cell_type"] == "markdown")
             return [unlinked(b) for b in re.findall(r"^- (.+)$", text, re.M)]
@@ -92,16 +92,7 @@ def sentences(text: str) -> list[str]:
 
 def pieces(cells: list[dict]) -> list[tuple[str, list[dict]]]:
     """A section's cells by its subsections; exercises are left out."""
-    found = [("", [])]
-    for cell in cells:
-        if cell["cell_type"] != "markdown":
-            found[-1][1].append(cell)
-            continue
-        for part in re.split(r"^(?=### )", cell["source"], flags=re.M):
-            head = re.match(r"### (.+)", part)
-            if head:
-                found.append((unlinked(head[1]).strip(), []))
-            found[-1][1].append({"cell_type": "markdown", "source": part})
+    found = split_at(cells, "###")
     return [(title, inside) for title, inside in found if not SKIPPED.search(title)]
 
 
@@ -153,7 +144,7 @@ def deck(book: Book, page: Page, folder: Path | None = None) -> str:
         return found
 
     listed("You will be able to", bullets(page, "you will be able"))
-    for heading, section in sections(page):
+    for heading, section in split_at(page.cells, "##"):
         if not heading or SKIPPED.search(heading):
             continue
         for name, cells in pieces(section):
