@@ -533,7 +533,7 @@ def test_the_command_that_fits(tmp_path, monkeypatch):
     fitted, facts = command.fit(Corpus(DATA / "readers", sample_rate=8000))
     assert facts["readers"] == 8 and 60 < facts["moments"] < 120
     fitted.save(tmp_path / "mine.safetensors", **command.CARD)
-    assert len(command.left_out()) == 21
+    assert len(command.listed("speech_validation.txt")) == 21
     row = {"before": 1.0, "after": 3.0, "oracle": 4.0, "before: swaps": 5, "after: swaps": 1}
     row |= {"windows": 10, "seconds": 0.1}
     told = command.summary([row, row | {"after": 0.5}])
