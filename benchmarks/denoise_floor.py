@@ -3,45 +3,22 @@
     python benchmarks/denoise_floor.py [MODEL] --speech speech-train --noise noises/recordings
                                             writes results/denoise_floor.json
 
-The readers are those whom training left out. The noises are the recordings in two Debian packages
-that `benchmarks/noises.py` collects by default and that the training of `denoise-16k` left out
-(`--only` named others), so that neither training nor benchmarks/denoise.py knows them. 40 mixtures
-of 4 s at 0, 5 and 10 dB. The floor of the network that ships was chosen by this table.
+The 40 mixtures are those that `benchmarks/denoise.py --apart` measures everything on: readers and
+noises that no training knows. The floor of the network that ships was chosen by this table.
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
-import soundfile as sf
 import torch
 from bench import save
-from denoise import RATE, SECONDS, SNRS, at_snr, listed
+from denoise import APART, APART_ITEMS, RATE, apart_set
 
 import sepbook
 from sepbook.metrics import pesq, si_sdr, stoi
 
-PACKAGES = ("flare-game", "flightgear-data-base")
-FLOORS, ITEMS, SEED = (0.0, 0.03, 0.05, 0.07, 0.1, 0.15), 40, 5
-
-
-def mixtures(speech: Path, noise: Path) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """(mixture, speech), each (1, time)."""
-    names = sorted(p.name for p in noise.iterdir() if p.name.startswith(PACKAGES))
-    with open(speech / "index.csv", newline="", encoding="utf-8") as index:
-        file = {row["speaker"]: row["file"] for row in csv.DictReader(index)}
-    readers, frames = listed("speech_validation.txt"), RATE * SECONDS
-    rng, items = np.random.default_rng(SEED), []
-    for k in range(ITEMS):
-        wav = sf.read(noise / names[k % len(names)])[0]
-        wav = np.tile(wav, frames // len(wav) + 1) if len(wav) < frames else wav
-        start = int(rng.integers(len(wav) - frames + 1))
-        voice = sf.read(speech / file[readers[k % len(readers)]])[0]
-        at = int(rng.integers(len(voice) - frames))
-        pair = at_snr(voice[at:][:frames], wav[start:][:frames], SNRS[k % len(SNRS)])
-        items.append(tuple(torch.from_numpy(one)[None] for one in pair))
-    return items
+FLOORS = (0.0, 0.03, 0.05, 0.07, 0.1, 0.15)
 
 
 def main() -> None:
@@ -53,7 +30,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     model, found = sepbook.load(args.model).eval(), {}
-    for mix, speech in mixtures(args.speech, args.noise):
+    for _, _, *pair in apart_set(args.speech, args.noise):
+        mix, speech = (torch.from_numpy(wav)[None] for wav in pair)
         for floor in (None, *FLOORS):
             est = mix
             if floor is not None:
@@ -73,7 +51,7 @@ def main() -> None:
     headline = [{"what": what, "value": best["floor"], "unit": "share of the mixture"}]
     command = "python benchmarks/denoise_floor.py --speech DATA/speech-train --noise NOISES"
     title = "How much of the mixture a denoiser should leave in"
-    save(title, headline, command, "one CPU core", rows=rows, items=ITEMS, packages=PACKAGES)
+    save(title, headline, command, "one CPU core", rows=rows, items=APART_ITEMS, packages=APART)
 
 
 if __name__ == "__main__":

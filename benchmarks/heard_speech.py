@@ -8,7 +8,9 @@ of its speakers whom training left out. Models are names or files of weights; th
 that the headline is about. Models that were measured before and are not named now keep their rows.
 Everything is drawn with fixed seeds. Conversations go through `sepbook.separate` with its defaults,
 once without the tracker of voices (chapter 14); clips and single voices straight through the
-network.
+network. Half hours of conversation show what becomes of the order where `separate` joins two
+segments: such a *junction* is swapped if one order fits the ten seconds before it, and the other
+order the ten seconds after it.
 """
 
 import argparse
@@ -23,9 +25,10 @@ import sepbook
 from sepbook.classical.tracking import VoiceTracker
 from sepbook.conversations import Conversations, leakage, sa_sdr, swaps
 from sepbook.engine.corpora import Corpus, preload
+from sepbook.engine.streams import SPEAKERS
 from sepbook.metrics import si_sdr
 
-CLIPS, MINUTES, SEED = 200, 3, 21
+CLIPS, MINUTES, LONG, SEED = 200, 3, 30, 21
 LEVELS = (-40, -20, 12)  # dB
 
 
@@ -77,16 +80,19 @@ def clips(model, corpus: Corpus, same_sex: float, size: int) -> dict:
     }
 
 
+def through_separate(model, mix: torch.Tensor, src: torch.Tensor) -> torch.Tensor:
+    """A recording of any length with the defaults, in the one order that suits it."""
+    est = sepbook.separate(model, mix, sample_rate=model.sample_rate, progress=False)
+    return ordered(torch.stack(list(est.values())).reshape(src.shape), src)
+
+
 def conversations(model, corpus: Corpus, size: int, tracker: VoiceTracker | None) -> dict:
     """Three minutes in turns, through `separate`: one order for all of them."""
     model.tracker = tracker
     data = Conversations(corpus, 60 * MINUTES, size, SEED, together=0, alone=0)
     scores, changes, windows = [], 0, 0
     for mix, src in data:
-        est = sepbook.separate(model, mix, sample_rate=model.sample_rate, progress=False)
-        if isinstance(est, dict):
-            est = torch.stack([torch.as_tensor(wav) for wav in est.values()])
-        est = ordered(est.reshape(src.shape), src)
+        est = through_separate(model, mix, src)
         swapped, clear = swaps(est, src, model.sample_rate)
         changes, windows = changes + swapped, windows + clear
         scores.append(gain(est, src, mix))
@@ -96,6 +102,23 @@ def conversations(model, corpus: Corpus, size: int, tracker: VoiceTracker | None
         "swapped": changes / windows,
         "items": size,
     }
+
+
+def junctions(model, corpus: Corpus, size: int, around: float = 10.0) -> dict:
+    """Half hours in turns: how often the order is another one after a junction of segments."""
+    rate, swapped, clear = model.sample_rate, 0, 0
+    length = round((getattr(model, "segment", None) or SPEAKERS[0]) * rate)
+    hop, near = round(length * (1 - SPEAKERS[1])), round(around * rate)
+    data = Conversations(corpus, 60 * LONG, size, SEED, together=0, alone=0)
+    for mix, src in data:
+        est = through_separate(model, mix, src)
+        for start in range(hop, mix.shape[-1] - length + 1, hop):
+            middle = start + (length - hop) // 2
+            here = slice(middle - near, middle + near)
+            changes, windows = swaps(est[..., here], src[..., here], near)
+            if windows == 2:  # the order is clear on both sides
+                swapped, clear = swapped + changes, clear + 1
+    return {"swapped": swapped, "clear": clear, "segment": length / rate, "items": size}
 
 
 def alone(model, corpus: Corpus, size: int) -> dict:
@@ -132,6 +155,7 @@ def measure(name: str, corpus: Corpus, size: int) -> dict:
         "clips": clips(model, corpus, 0.5, size),
         "same sex": clips(model, corpus, 1.0, size // 2),
         "conversations": conversations(model, corpus, max(2, size // 20), tracker),
+        "junctions": junctions(model, corpus, max(1, size // 33)),
         "not tracked": conversations(model, corpus, max(2, size // 20), None),
         "alone": alone(model, corpus, max(4, size // 5)),
         "level": levels(model, corpus),
@@ -165,6 +189,10 @@ def main() -> None:
         ("same sex: SI-SDR gain (dB)", lambda r: f"{r['same sex']['gain']:.1f}"),
         ("conversations: gain (dB)", lambda r: f"{r['conversations']['gain']:.1f}"),
         ("conversations: swaps per window", lambda r: f"{r['conversations']['swapped']:.1%}"),
+        (
+            "half hours: junctions swapped",
+            lambda r: f"{r['junctions']['swapped']} of {r['junctions']['clear']}",
+        ),
         ("the same, not tracked: gain (dB)", lambda r: f"{r['not tracked']['gain']:.1f}"),
         ("the same, not tracked: swaps", lambda r: f"{r['not tracked']['swapped']:.1%}"),
         ("alone: second output (dB)", lambda r: f"{r['alone']['median']:.0f}"),
