@@ -133,7 +133,7 @@ def discriminant(
 ) -> Statistics:
     """Linear discriminant analysis: the directions of equation (4), the strongest first.
 
-    Raises: ValueError for fewer than two people, or fewer rows than there are features.
+    Raises: ValueError for fewer than two people, or fewer rows than features and people together.
     Source: Fisher 1936; Rao 1948.
     """
     x, (people, number, count) = x.double(), who.unique(return_inverse=True, return_counts=True)
