@@ -449,7 +449,7 @@ class RoomSeparator:
     sample_rate: int = 16000  # Hz
     channels: int = 2  # microphones, as many as sources
     sources: tuple[str, ...] = ("s1", "s2")  # names, in no particular order
-    n_fft: int = 4096  # samples in a frame: at least as long as the room's first, strong echoes
+    n_fft: int = 4096  # samples in a frame: longer than the room's first, strong echoes
     hop: int = 1024  # samples between frames
     n_iter: int = 50  # iterations
     rank: int = 2  # templates of each source, for "ilrma"

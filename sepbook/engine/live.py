@@ -96,7 +96,7 @@ class SpectralStream:
 
     @property
     def latency(self) -> int:
-        """No sample leaves later than this many samples after it came in."""
+        """Samples that a sample waits for, beside the rest of the block in which its last frame ends."""
         return self.size + self.ahead * self.hop
 
     @torch.no_grad()
