@@ -210,6 +210,8 @@ def minimum_statistics(
 ) -> Tensor:  # as power: the noise's power
     """The smallest power of the last frames in each band, made up for being the smallest.
 
+    Until `frames` have been heard the estimate is off by some dB.
+
     Source: Martin 2001, with one smoothing and one bias for all cells.
     """
     return bias * lowest(smoothed(power, smoothing), frames)
@@ -245,7 +247,7 @@ def mcra(
 ) -> Tensor:  # as power: the noise's power
     """Follow the noise where the power is near its running minimum: equation (9).
 
-    Source: Cohen and Berdugo 2002, with their constants.
+    Source: Cohen and Berdugo 2002, with their constants but for the look-back.
     """
     below = torch.cat([power[..., :1, :], power[..., :-1, :]], -2)
     above = torch.cat([power[..., 1:, :], power[..., -1:, :]], -2)
@@ -284,7 +286,7 @@ class Denoiser:
     """Take a noise that is steadier than speech out of a recording; the channels one by one.
 
     Every gain depends on the past only, so it needs no more delay than its frame is long; but
-    "first" and "presence" wait at the start for the six frames that they begin with.
+    "first", "presence" and "mcra" wait at the start for the six frames that they begin with.
     """
 
     rule: str = "log-mmse"  # one of RULES
