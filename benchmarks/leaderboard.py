@@ -37,7 +37,7 @@ from sepbook.conversations import Conversations, sa_sdr  # noqa: E402
 from sepbook.engine.corpora import Corpus, preload  # noqa: E402
 from sepbook.engine.files import resample  # noqa: E402
 from sepbook.engine.race import compact  # noqa: E402
-from sepbook.leaderboard import SETS, interval  # noqa: E402
+from sepbook.leaderboard import SETS, interval, statistic  # noqa: E402
 from sepbook.masks import oracle  # noqa: E402
 from sepbook.metrics import bss_eval_v4, si_sdr  # noqa: E402
 from sepbook.zoo import available, read_card  # noqa: E402
@@ -397,7 +397,6 @@ def measure(system: System, one: Set) -> dict:
     every = {n: per_song(one, [s and s.get(n) for s in scores]) for n in names}
     groups, values = groups_of(one), every.pop("all")
     low, high = interval(values, groups)
-    what, how, group = SETS[one.name]
     had = [g for g, v in zip(groups, values) if v is not None]
     about = dict.fromkeys(("model", "parameters", "megabytes", "minutes", "device", "trained on"))
     row = {"set": one.name, "system": system.name, "chapter": system.chapter}
@@ -405,7 +404,7 @@ def measure(system: System, one: Set) -> dict:
     bound = system.kind == "bound"
     row |= {"speed": None if bound else round(length / max(spent, 1e-9), 1)}
     row |= {"score": round(mean_of(values), 3), "low": low and round(low, 3)}
-    row |= {"high": high and round(high, 3), "statistic": f"{what}; {how}, over {group}"}
+    row |= {"high": high and round(high, 3), "statistic": statistic(one.name)}
     row |= {"items": len(had), "groups": len({n for g in had for n in g})}
     row |= {"scores": [v if v is None else round(v, 3) for v in values]}
     row |= {"parts": {n: round(mean_of(v), 2) for n, v in every.items()}}

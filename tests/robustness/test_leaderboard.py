@@ -23,6 +23,7 @@ from sepbook.leaderboard import (
     pareto,
     read,
     redraw,
+    statistic,
     table,
 )
 
@@ -37,7 +38,13 @@ def row(**more):
         "chapter": "1",
         "kind": "shipped",
     }
-    made |= {"score": 1.0, "statistic": "s", "items": 4, "groups": 4, "scores": [1.0] * 4}
+    made |= {
+        "score": 1.0,
+        "statistic": statistic("clips"),
+        "items": 4,
+        "groups": 4,
+        "scores": [1.0] * 4,
+    }
     return made | {"parts": {}, "command": "make", "date": "2026-11-29", "speed": 2.0} | more
 
 
@@ -108,6 +115,10 @@ def test_a_comparison_is_paired():
         ({"score": True}, "score"),
         ({"scores": [1.0]}, "4 items"),
         ({"command": None}, "command"),
+        ({"command": " "}, "no command"),
+        ({"statistic": "median over the best ten clips"}, "its statistic"),
+        ({"set": "songs"}, "its statistic"),
+        ({"score": 1.01}, "mean of its scores"),
     ],
 )
 def test_rows_that_cannot_be_compared_are_refused(change, said):

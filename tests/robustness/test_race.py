@@ -37,7 +37,7 @@ from sepbook.engine.race import (
     tracks,
     write_run,
 )
-from sepbook.leaderboard import FIELDS, SETS, race_alt, race_figure, race_state, read
+from sepbook.leaderboard import FIELDS, SETS, race_alt, race_figure, race_state, read, statistic
 from sepbook.metrics import si_sdr
 
 CONFIGS = ROOT / "benchmarks" / "budget"
@@ -422,9 +422,15 @@ def test_places_with_all(tmp_path):
 def whole_row(name, which, **more):
     row = dict.fromkeys(FIELDS) | {"set": which, "system": ENTRANTS[name].system}
     row |= {"kind": ENTRANTS[name].kind, "chapter": ENTRANTS[name].chapter, "score": 3.0}
-    row |= {"statistic": "s", "items": 3, "groups": 3, "scores": [3.0] * 3, "parts": {}}
+    row |= {
+        "statistic": statistic(which),
+        "items": 3,
+        "groups": 3,
+        "parts": {},
+    }
     row |= {"parameters": 10**6, "minutes": 60.0, "speed": 5.0, "command": "make", "date": "today"}
-    return row | {"low": 2.0, "high": 4.0} | more
+    row |= {"low": 2.0, "high": 4.0} | more
+    return row | {"scores": [row["score"]] * 3}
 
 
 def results(folder, names):
