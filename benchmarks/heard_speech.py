@@ -122,7 +122,7 @@ def junctions(model, corpus: Corpus, size: int, around: float = 10.0) -> dict:
 
 
 def alone(model, corpus: Corpus, size: int) -> dict:
-    """One person in turns, 8 s: the second output relative to the first."""
+    """One person in turns, 8 s: the second output relative to the mixture."""
     data = Conversations(corpus, 8, size, SEED, together=0, alone=1)
     below = []
     for mix, src in data:

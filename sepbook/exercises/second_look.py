@@ -14,7 +14,7 @@ from ..models.second_look import SecondLook, deal
 # %% ../../nbs/solutions/49_second_look.ipynb #s49005
 @checker("49.1", difficulty=2, minutes=15, hint="Make the real masks complex, then einsum.")
 def check_deal(answer):
-    """Return sum_j M_kj G_j + C_k Y for every output k."""
+    """Return sum_j M_kj G_j + C_k X for every output k."""
     draw = torch.Generator().manual_seed(0)
     for n, bins, frames in ((2, 5, 4), (3, 4, 7)):
         real = torch.randn(n, n, bins, frames, generator=draw)
