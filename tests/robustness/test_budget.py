@@ -197,7 +197,7 @@ def test_songs_seen_in_training_have_no_score(board):
 
 
 def test_a_row_replaces_its_older_self(board, tmp_path):
-    from sepbook.leaderboard import read
+    from sepbook.leaderboard import read, statistic
 
     items = [
         board.Item(torch.ones(1, 9), torch.ones(2, 1, 9), (a, b)) for a, b in ("pq", "qr", "pr")
@@ -206,11 +206,12 @@ def test_a_row_replaces_its_older_self(board, tmp_path):
     path = tmp_path / "leaderboard.json"
     row = {"set": "clips", "system": "x", "chapter": "", "kind": "bound", "model": None}
     row |= dict.fromkeys(("parameters", "megabytes", "minutes", "device", "trained on", "speed"))
-    row |= {"score": 1.0, "low": None, "high": None, "statistic": "", "items": 3, "groups": 3}
+    row |= {"score": 1.0, "low": None, "high": None, "items": 3, "groups": 3}
+    row |= {"statistic": statistic("clips")}
     row |= {"scores": [1.0, 1.0, 1.0], "parts": {}, "command": "make", "date": "2026-11-29"}
     board.keep(path, "t", "make", row, one)
     board.keep(path, "t", "make", row | {"system": "y"}, one)
-    board.keep(path, "t", "make", row | {"score": 2.0}, one)
+    board.keep(path, "t", "make", row | {"score": 2.0, "scores": [2.0] * 3}, one)
     found = read(tmp_path)
     assert list(found.rows["system"]) == ["x", "y"] and list(found.rows["score"]) == [2.0, 1.0]
     assert found.groups["clips"] == [["p", "q"], ["q", "r"], ["p", "r"]]
