@@ -5,8 +5,10 @@
 
 FOLDER holds fold_1.safetensors to fold_4.safetensors, each written by
 
-    python benchmarks/train_denoiser.py ... --noises-out benchmarks/folds/noises_K.txt
-        --batch 4 --minutes 22 --out FOLDER/fold_K.safetensors
+    python benchmarks/train_denoiser.py --speech speech-train --noise noise noises/recordings
+        noises/effects --music made --readers-out sepbook/data/speech_validation.txt
+        --noises-out benchmarks/folds/noises_K.txt --batch 4 --minutes 17
+        --out FOLDER/fold_K.safetensors
 
 which leaves out the noises of one list and the readers of sepbook/data/speech_validation.txt. Six
 mixtures of 4 s with each of the 21 noises, two each at 0, 5 and 10 dB. Log-MMSE and two packages,
