@@ -122,9 +122,8 @@ PACKAGES = {
 # ---- sounds in packages
 
 
-def fetched(name: str, folder: Path) -> Path:
-    """The archive of a package, in the version of the list."""
-    version = PACKAGES[name].version
+def fetched(name: str, version: str, folder: Path) -> Path:
+    """The archive of a package."""
     found = lambda: sorted(folder.glob(f"{name}_{version.replace(':', '%3a')}_*.deb"))
     if not found():
         subprocess.run(["apt-get", "-q", "download", f"{name}={version}"], cwd=folder, check=True)
@@ -150,7 +149,7 @@ def in_cat(data: bytes) -> Iterator[tuple[str, bytes]]:
         yield title.replace("/", " ") + ".wav", data[sound : sound + size]
 
 
-SOUND = re.compile(r"\.(ogg|oga|wav|flac|mp3|opus)$", re.IGNORECASE)
+SOUND = re.compile(r"\.(ogg|oga|wav|flac|mp3|opus|g722|gsm)$", re.IGNORECASE)
 
 
 def sounds(deb: Path) -> Iterator[tuple[str, bytes]]:
@@ -250,7 +249,7 @@ def main() -> None:
     for package in args.only:
         rule, kinds, rng = PACKAGES[package], {}, np.random.default_rng(0)
         before = len(recordings), len(effects)
-        for path, data in sounds(fetched(package, folder)):
+        for path, data in sounds(fetched(package, rule.version, folder)):
             taken = re.search(rule.only, path) and not re.search(rule.never, path)
             wav = clean(data) if taken and data not in known else None
             if wav is None:

@@ -9,7 +9,9 @@ whose tool is missing is left out. Everything is drawn with fixed seeds.
 - readers: as they are, and at six other speeds (pitch and vocal tract move with the speed);
 - world: each reader twice more, with other pitch, formants and tempo (the WORLD vocoder);
 - espeak, flite: sentences of the course, read by synthesisers with many settings;
-- words: people who say words and digits, ten in a row.
+- words: people who say words and digits, ten in a row;
+- recorded: the voices in Debian's packages that `benchmarks/recorded_voices.py` collected, if
+  `--recorded` names them.
 
 A part NAME is stored as NAME.npy (samples at 8 kHz) and NAME.json (rows: speaker, sex if known,
 start, stop). `benchmarks/train_speech.py` reads them.
@@ -77,6 +79,12 @@ def readers(corpus: Corpus, percent: int = 100) -> Iterator[Voice]:
         yield {"speaker": row["speaker"], "sex": row["sex"]}, wav
 
 
+def recorded(corpus: Corpus) -> Iterator[Voice]:
+    """Voices that the table names, without the sex."""
+    for i, row in enumerate(corpus.rows):
+        yield {"speaker": row["speaker"]}, resample(corpus[i], corpus.sample_rate, RATE)[0].numpy()
+
+
 def between(x: np.ndarray, left: np.ndarray, part: np.ndarray) -> np.ndarray:
     """Columns of x at places between two of them."""
     return np.ascontiguousarray((1 - part) * x[:, left] + part * x[:, left + 1])
@@ -112,7 +120,7 @@ def sentences() -> list[str]:
         for cell in json.loads(path.read_text())["cells"]:
             text = "".join(cell["source"]).replace("\n", " ")
             if cell["cell_type"] == "markdown":
-                found |= set(re.split(r"(?<=[.?!])\s+", text))
+                found |= {s.lstrip("- ") for s in re.split(r"(?<=[.?!])\s+", text)}
     odd = re.compile(r"[$`#|\\<>\[\]_{}*=]|http")
     return sorted(s for s in found if 8 <= len(s.split()) <= 30 and not odd.search(s))
 
@@ -130,7 +138,7 @@ def espeak() -> Iterator[Voice]:
         return
     rng, text = random.Random(1), sentences()
     listed = subprocess.run(["espeak-ng", "--voices=variant"], capture_output=True, text=True)
-    names = sorted(re.findall(r"!v/(\S+)", listed.stdout))
+    names = sorted(re.findall(r"!v/(\S+(?: \S+)*)", listed.stdout))
     odd = ("whisper", "robo", "demon", "croak", "alien", "fast")
     names = [n for n in names if not any(word in n.lower() for word in odd)]
     for k, name in enumerate(names):
@@ -179,6 +187,7 @@ def main() -> None:
     parser.add_argument(
         "--valid", type=Path, required=True, help="file with speakers to keep apart"
     )
+    parser.add_argument("--recorded", type=Path, help="a corpus of other voices")
     parser.add_argument("--out", type=Path, required=True, help="folder for the parts")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -191,6 +200,8 @@ def main() -> None:
     write(args.out, "readers", readers(heard))
     for percent in SPEEDS:
         write(args.out, f"readers{percent}", readers(heard, percent))
+    if args.recorded:
+        write(args.out, "recorded", recorded(Corpus(args.recorded)))
     write(args.out, "espeak", espeak())
     write(args.out, "flite", flite())
     for name in ("words", "digits"):

@@ -7,9 +7,10 @@
 lists name are left out, and serve as validation. `benchmarks/folds` holds four lists of noises that
 are about equally hard for DTLN and GTCRN, for training in folds; related noises share a list. Of
 several corpora of noise each is drawn from equally often, however many it holds
-(`benchmarks/noises.py` makes two). `--music` may name a corpus of stems, whose drums, bass and
-other serve as noise, too. A folder makes it resumable: the same command goes on. The network is
-trained without its floor, and written with it.
+(`benchmarks/noises.py` makes two), and so with speech (`benchmarks/recorded_voices.py` makes a
+second corpus); validation hears the first alone. `--music` may name a corpus of stems, whose drums,
+bass and other serve as noise, too. A folder makes it resumable: the same command goes on. The
+network is trained without its floor, and written with it.
 """
 
 import argparse
@@ -44,13 +45,14 @@ def rms(wav: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(wav, dtype=np.float64)))) + 1e-9
 
 
-def voices(corpus: Corpus, speeds: tuple[float, ...]) -> list[list[np.ndarray]]:
+def voices(corpus: Corpus, speeds: tuple[float, ...]) -> list[np.ndarray]:
     """Every reading at several speeds, by resampling: pitch and vocal tract change with it."""
     waves = [corpus[i][0].numpy() for i in range(len(corpus))]
     waves = [0.7 * wav / np.abs(wav).max() for wav in waves]
     return [
-        [integers(wav if s == 1 else soxr.resample(wav, RATE * s, RATE)) for wav in waves]
+        integers(wav if s == 1 else soxr.resample(wav, RATE * s, RATE))
         for s in speeds
+        for wav in waves
     ]
 
 
@@ -72,7 +74,8 @@ def coloured(wav: np.ndarray, rng: np.random.Generator, spread: float) -> np.nda
 class NoisySpeech(Dataset):
     """Items (mix, (speech, noise)); `plain` ones have recorded noise only, and nothing changed.
 
-    `noise` holds the noises of each corpus; all corpora are drawn from equally often.
+    `speech` holds the waves of each corpus, `noise` the noises; a corpus is drawn from as often as
+    any other.
     """
 
     sample_rate, channels, sources = RATE, 1, ("speech", "noise")
@@ -106,8 +109,8 @@ class NoisySpeech(Dataset):
 
     def voice(self, rng) -> np.ndarray:
         """A reader, with pauses where the reading is short."""
-        waves = self.speech[rng.integers(len(self.speech))]
-        wav = waves[rng.integers(len(waves))]
+        corpus = self.speech[rng.integers(len(self.speech))]
+        wav = corpus[rng.integers(len(corpus))]
         if len(wav) >= self.n:
             return self.cut(wav, rng)
         gap = np.zeros(int(rng.integers(8000)), np.int16)
@@ -204,7 +207,7 @@ def accompaniments(path: Path | None, most: int = 30) -> list[np.ndarray]:
 def main() -> None:
     """Train, resume, save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--speech", type=Path, required=True)
+    parser.add_argument("--speech", type=Path, nargs="+", required=True, help="corpora")
     parser.add_argument("--noise", type=Path, nargs="+", required=True, help="one or more corpora")
     parser.add_argument("--music", type=Path)
     parser.add_argument("--readers-out", type=Path, required=True, help="a list of speakers")
@@ -221,14 +224,15 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     people, kinds = (set(p.read_text().split()) for p in (args.readers_out, args.noises_out))
-    speech = Corpus(args.speech, sample_rate=RATE, channels=1)
+    speech = [Corpus(path, sample_rate=RATE, channels=1) for path in args.speech]
     noise = [Corpus(path, sample_rate=RATE, channels=1) for path in args.noise]
     apart = [recordings(corpus, lambda row: row["file"] in kinds) for corpus in noise]
     known = [recordings(corpus, lambda row: row["file"] not in kinds) for corpus in noise]
     apart, known = (list(filter(None, groups)) for groups in (apart, known))
-    unseen = voices(speech.subset(lambda row: row["speaker"] in people), (1.0,))
-    seen = voices(speech.subset(lambda row: row["speaker"] not in people), SPEEDS)
-    valid = NoisySpeech(unseen, apart, seconds=4.0, size=60, seed=7, snr=(0, 10), plain=True)
+    unseen = voices(speech[0].subset(lambda row: row["speaker"] in people), (1.0,))
+    heard = [corpus.subset(lambda row: row["speaker"] not in people) for corpus in speech]
+    seen = [voices(corpus, SPEEDS) for corpus in heard]
+    valid = NoisySpeech([unseen], apart, seconds=4.0, size=60, seed=7, snr=(0, 10), plain=True)
     model = sepbook.load(args.init) if args.init else LiveDenoiser()
     model.floor = 0.0  # learning is to get along without
     model.to(memory_format=torch.channels_last)  # a tenth faster, the same numbers
@@ -244,11 +248,15 @@ def main() -> None:
     )
     learner.fit(minutes=args.minutes)
     recorded = f"{sum(map(len, known))} recorded noises"
-    data = f"{len(seen[0])} readers at {len(SPEEDS)} speeds, {recorded}, made noises"
+    readers, *others = (len({row["speaker"] for row in corpus.rows}) for corpus in heard)
+    others = f" and {sum(others)} recorded voices" if others else ""
+    data = f"{readers} readers{others} at {len(SPEEDS)} speeds, {recorded}, made noises"
     story = {"data": data, "licence": "CC BY 4.0", "command": "python " + " ".join(sys.argv)}
     story["attribution"] = "LibriSpeech (c) 2014 Vassil Panayotov, from LibriVox recordings"
-    licences = {row.get("licence") or "none stated" for corpus in noise for row in corpus.rows}
-    story["licences of the noises"] = "; ".join(sorted(licences))
+    for what, corpora in (("noises", noise), ("other voices", speech[1:])):
+        licences = {row.get("licence") or "none stated" for c in corpora for row in c.rows}
+        if licences:
+            story[f"licences of the {what}"] = "; ".join(sorted(licences))
     best = type(model)(**model.config | {"floor": args.floor})
     best.load_state_dict(learner.best().state_dict())
     save(best, args.out, learner.card() | story, dtype="float16")

@@ -3,7 +3,8 @@
     python benchmarks/train_speech.py --voices voices --noise noise --minutes 95 --out x.safetensors
 
 `--voices` is what `benchmarks/speech_voices.py` wrote, `--noise` a corpus. Batches of four items
-have 4, 8 or 16 s. A folder makes it resumable: the same command goes on where it stopped.
+have 4, 8 or 16 s. With `--clips` the network of `--init` itself goes on, on four seconds in which
+both speak all along. A folder makes it resumable: the same command goes on where it stopped.
 """
 
 import argparse
@@ -22,15 +23,18 @@ from sepbook.engine.weights import save
 from sepbook.learner import Learner
 from sepbook.models.second_look import SecondLook
 
-LENGTHS = {4: (0.55, 0.8), 8: (0.3, 0.3), 16: (0.15, 0.1)}  # s: share of batches, "together"
+TALKS = {4: (0.55, 0.8), 8: (0.3, 0.3), 16: (0.15, 0.1)}  # s: share of batches, "together"
+CLIPS = {4: (1.0, 1.0)}
 SHARES = {
     "readers": 0.6,
+    "recorded": 0.25,
     "world": 0.25,
     "espeak": 0.09,
     "flite": 0.02,
     "words": 0.02,
     "digits": 0.02,
 }
+BATCH = 4
 LICENCE = "CC BY 4.0"
 BY = "LibriSpeech (c) 2014 Vassil Panayotov, from LibriVox recordings; Arabic Speech Commands "
 BY += "Dataset v1 (A. Ghandoura, F. Hjabo, O. Al Dakkak, 2021)"
@@ -63,12 +67,20 @@ class Voices:
 class Batches(torch.utils.data.Dataset):
     """Items of several lengths, one length for each batch."""
 
-    def __init__(self, voices: Voices, noise: Corpus, batch: int, size: int, seed: int):
-        self.batch, self.size, self.seed, self.epoch = batch, size, seed, 0
+    def __init__(self, voices: Voices, noise: Corpus, lengths: dict, size: int, seed: int):
+        self.size, self.seed, self.epoch = size, seed, 0
         how = {"rooms": 0.15, "noise": noise, "noise_share": 0.15, "size": size}
+        self.shares = [share for share, _ in lengths.values()]
         self.parts = [
-            Conversations(voices, s, seed=seed + s, together=t, alone=0.08 if s < 6 else 0.1, **how)
-            for s, (_, t) in LENGTHS.items()
+            Conversations(
+                voices,
+                seconds,
+                seed=seed + seconds,
+                together=together,
+                alone=0 if together == 1 else 0.08 if seconds < 6 else 0.1,
+                **how,
+            )
+            for seconds, (_, together) in lengths.items()
         ]
         self.sample_rate, self.channels, self.sources = 8000, 1, ("s1", "s2")
 
@@ -81,8 +93,8 @@ class Batches(torch.utils.data.Dataset):
             part.set_epoch(epoch)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rng = np.random.default_rng([self.seed, self.epoch, i // self.batch])
-        return self.parts[rng.choice(len(self.parts), p=[p for p, _ in LENGTHS.values()])][i]
+        rng = np.random.default_rng([self.seed, self.epoch, i // BATCH])
+        return self.parts[rng.choice(len(self.parts), p=self.shares)][i]
 
 
 def main() -> None:
@@ -95,6 +107,7 @@ def main() -> None:
         "--init", default="conv-tasnet-2voices", help="or a second look to go on with"
     )
     parser.add_argument("--thaw", action="store_true", help="train the first network, too")
+    parser.add_argument("--clips", action="store_true", help="train the network of --init alone")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--precision", default="no", help="bf16: half as long again in the time")
     parser.add_argument("--minutes", type=float, default=95)
@@ -104,7 +117,9 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     first = sepbook.load(args.init)
-    if isinstance(first, SecondLook):
+    if args.clips:
+        model = first
+    elif isinstance(first, SecondLook):
         model = SecondLook(**first.config | {"frozen": not args.thaw})
         model.load_state_dict(first.state_dict())
     else:
@@ -117,12 +132,14 @@ def main() -> None:
     valid = Voices(args.voices, ["valid"])
     short = Conversations(valid, 4, 48, 5, together=1, alone=0)
     talks = Conversations(valid, 12, 12, 6, together=0, alone=0.15)
-    batch = 4
+    apart = [
+        part[i] for part in (short, *([] if args.clips else [talks])) for i in range(len(part))
+    ]
     learner = Learner(
         model,
-        Batches(voices, noise, batch, 100 * batch, args.seed),
-        [*(short[i] for i in range(48)), *(talks[i] for i in range(12))],
-        batch_size=batch,
+        Batches(voices, noise, CLIPS if args.clips else TALKS, 100 * BATCH, args.seed),
+        apart,
+        batch_size=BATCH,
         lr=args.lr,
         seed=args.seed,
         precision=args.precision,
@@ -131,7 +148,8 @@ def main() -> None:
     )
     learner.fit(minutes=args.minutes)
     people = len({row["speaker"] for row in voices.rows})
-    story = {"data": f"conversations of {people} voices, real and synthesised", "licence": LICENCE}
+    kind = "clips" if args.clips else "conversations"
+    story = {"data": f"{kind} of {people} voices, real and synthesised", "licence": LICENCE}
     command = "python " + " ".join(sys.argv)
     story |= {"attribution": BY, "command": command}
     if getattr(first, "card", None):

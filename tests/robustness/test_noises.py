@@ -93,12 +93,13 @@ def test_a_track_of_effects_holds_each_of_them_and_is_filled():
     assert (track == twice).all()
 
 
-def test_every_corpus_of_noise_is_drawn_from_equally_often():
+def test_every_corpus_is_drawn_from_equally_often():
     corpora = [[np.full(9000, k, np.int16)] * size for k, size in ((3000, 1), (9000, 40))]
-    items = train_denoiser.NoisySpeech([[np.ones(9000, np.int16)]], corpora, plain=True)
+    items = train_denoiser.NoisySpeech(corpora, corpora, seconds=0.5, plain=True)
     rng = np.random.default_rng(1)
-    levels = Counter(round(float(items.recorded(rng)[0]) * 32768) for _ in range(400))
-    assert set(levels) == {3000, 9000} and abs(levels[3000] - 200) < 50
+    for draw in (items.recorded, items.voice):
+        levels = Counter(round(float(draw(rng)[0]) * 32768) for _ in range(400))
+        assert set(levels) == {3000, 9000} and abs(levels[3000] - 200) < 50
 
 
 def test_the_folds_of_noises_hold_each_noise_once():
