@@ -135,7 +135,7 @@ def separate_command(
         else:
             for file in result.get("files", {}).values():
                 say(file)
-    raise click.exceptions.Exit(max(codes))
+    raise click.exceptions.Exit(1 if 1 in codes else max(codes))
 
 # %% ../nbs/6_practice/83_cli.ipynb #f6b31722
 @app.command("models", epilog="sepbook models\nsepbook models htdemucs --json\n")

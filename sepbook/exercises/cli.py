@@ -100,10 +100,10 @@ def check_read_results(answer: Callable):
 def night(root: Path) -> tuple[Path, Path]:
     """A folder of sounds of which some are done."""
     songs, out = root / "my songs", root / "out"
-    for name in ("b.wav", "A.MP3", "deep/c.flac", "notes.txt", "deep/b.mp3", "d.wav", "e.wav"):
+    for name in ("b.wav", "A.MP3", "deep/c.flac", "notes.txt", "b.mp3", "d.wav", "deep/d.wav"):
         (songs / name).parent.mkdir(parents=True, exist_ok=True)
         (songs / name).touch()
-    for name in ("d/vocals.wav", "A"):
+    for name in ("d/vocals.wav", "deep/c/vocals.wav", "A"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).touch() if "." in name else (out / name).mkdir()
     return songs, out
@@ -113,16 +113,19 @@ def night(root: Path) -> tuple[Path, Path]:
     "83.4", difficulty=3, minutes=20, hint='rglob("*"); an empty folder does not count as done.'
 )
 def check_left(answer: Callable):
-    """Take (folder, out); return the sounds without stems in out, sorted, one of each name."""
+    """Take (folder, out); return the sounds without stems in out, sorted, one for each folder."""
     with tempfile.TemporaryDirectory() as root:
         songs, out = night(Path(root))
         got = [Path(p).relative_to(songs).as_posix() for p in answer(songs, out)]
         expect("notes.txt" not in got, "notes.txt is no sound.")
-        expect("deep/c.flac" in got, "deep/c.flac is missing: look below the folder, too.")
+        expect("deep/d.wav" in got, "deep/d.wav is missing: its stems go to out/deep/d.")
+        expect("deep/c.flac" not in got, "deep/c.flac is done: out/deep/c holds a file.")
         expect("A.MP3" in got, "A.MP3 is missing: mind capitals, and that out/A is empty.")
         expect("d.wav" not in got, "d.wav is done: out/d holds a file.")
-        expect(sum(name.endswith(("b.wav", "b.mp3")) for name in got) == 1, "b comes twice.")
-        expect(got == ["A.MP3", "b.wav", "deep/c.flac", "e.wav"], f"Not sorted, or wrong: {got}.")
+        expect(
+            ("b.wav" in got) + ("b.mp3" in got) == 1, "b.wav and b.mp3 share out/b: one of them."
+        )
+        expect(got == ["A.MP3", "b.mp3", "deep/d.wav"], f"Not sorted, or wrong: {got}.")
         expect(len(answer(songs, Path(root, "new"))) == 5, "Without out, everything is left.")
 
 # %% ../../nbs/solutions/83_cli.ipynb #ce1fad10
