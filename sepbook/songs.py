@@ -746,13 +746,23 @@ def main(
     parser.add_argument("folder", help="where the songs go; those that are there are kept")
     parser.add_argument("--count", type=int, default=100, help="songs (100)")
     parser.add_argument("--voices", required=True, help="a corpus of speech, with an index.csv")
+    parser.add_argument("--only", metavar="LIST", help="file of the speakers who sing (all)")
+    parser.add_argument("--without", metavar="LIST", help="file of speakers who don't")
     parser.add_argument("--seed", type=int, default=0, help="number of the first song (0)")
     parser.add_argument("--rate", type=int, default=22050, help="sample rate in Hz (22050)")
     parser.add_argument("--bars", type=int, default=16, help="length: 16, 32, ... (16)")
     parser.add_argument("--unseen", action="store_true", help="styles and sounds for validation")
     ask = parser.parse_args(args)
+    if ask.only and ask.without:
+        parser.error("--only and --without exclude each other; give one of them")
     try:
         voices = Corpus(ask.voices, channels=1)
+        if ask.only or ask.without:
+            path = Path(ask.only or ask.without)
+            names = set(path.read_text(encoding="utf-8").split())
+            voices = voices.subset(lambda row: (row["speaker"] in names) == bool(ask.only))
+            if not len(voices):
+                raise ValueError(f"{path} leaves nobody to sing; give names of column speaker")
         write_songs(ask.folder, ask.count, voices, ask.seed, ask.rate, ask.bars, ask.unseen)
     except (RuntimeError, ValueError, OSError) as error:
         parser.exit(1, f"error: {error}\n")

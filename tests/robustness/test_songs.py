@@ -160,6 +160,26 @@ def test_what_is_missing_is_named_with_its_cure(monkeypatch, readers, tmp_path):
         songs.write_songs(tmp_path, 0, readers)
 
 
+def test_a_list_says_who_sings(monkeypatch, readers, tmp_path, capsys):
+    sung = []
+    monkeypatch.setattr(songs, "write_songs", lambda *args: sung.append(args[2]))
+    everyone = [row["speaker"] for row in readers.rows]
+    (tmp_path / "two.txt").write_text("\n".join(everyone[:2]) + "\n")
+    words = [str(tmp_path / "new"), "--voices", str(DATA / "readers")]
+    for option, wanted in (("--only", everyone[:2]), ("--without", everyone[2:])):
+        songs.main([*words, option, str(tmp_path / "two.txt")])
+        assert [row["speaker"] for row in sung.pop().rows] == wanted
+    (tmp_path / "nobody.txt").write_text("nobody\n")
+    for more, line in (
+        (["--only", "no.txt"], "no.txt"),
+        (["--only", str(tmp_path / "nobody.txt")], "leaves nobody to sing"),
+        (["--only", "a", "--without", "b"], "exclude each other"),
+    ):
+        with pytest.raises(SystemExit):
+            songs.main([*words, *more])
+        assert line in capsys.readouterr().err and not sung
+
+
 @needs_tools
 def test_a_song_repeats_and_is_the_sum_of_sounding_stems(readers):
     stems = songs.make_song(3, readers, sample_rate=8000)
