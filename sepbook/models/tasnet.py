@@ -45,8 +45,8 @@ def overlap_add(
     parts = frames.split(stride, -1)
     n = len(parts)
     rows = F.pad(parts[0], (0, 0, 0, n))
-    for k, part in enumerate(parts[1:], start=1):
-        rows = rows + F.pad(part, (0, 0, k, n - k))
+    for j, part in enumerate(parts[1:], start=1):
+        rows = rows + F.pad(part, (0, 0, j, n - j))
     wav, start = rows.flatten(-2), (n - 1) * stride if pad else 0
     if torch.compiler.is_compiling():  # a cut that an exported network can make at any length
         return wav[..., torch.arange(start, start + length, device=wav.device)]
