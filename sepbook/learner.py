@@ -153,7 +153,7 @@ class Objective(nn.Module):
 # %% ../nbs/3_masking/20_learner.ipynb #5e899e34
 @dataclass
 class Where:
-    """Where a training stands; all but `step` and `seconds` is decided by validations."""
+    """Where a training stands: its steps, its time, and what epochs and validations decided."""
 
     step: int = 0  # steps made, or skipped
     seconds: float = 0.0  # of training, validation too
@@ -271,6 +271,7 @@ class Learner:
             self.set_rate()
             self.tell("before_batch")
             mine = (*self.gradient(), time.perf_counter() - self.began, bool(self.signals.number))
+            # the same numbers in all processes, so that all of them do the same
             self.loss, self.norm, seconds, stop = engine.agree(self.accelerator, *mine)
             self.tell("after_backward")
             with self.signals.held():
@@ -296,6 +297,7 @@ class Learner:
         """The loss of a step, and the norm of its gradient before clipping (equations 1 and 4)."""
         engine.seed_all(self.seed, 3, self.where.step, self.rank)
         self.optimizer.zero_grad()
+        # `backward` below divides by gradient_accumulation_steps itself; this undoes it
         total, parts = 0.0, len(self.batches) / self.accelerator.gradient_accumulation_steps
         for k, (mix, src) in enumerate(self.batches, 1):
             last = k == len(self.batches)  # only then do the processes exchange gradients

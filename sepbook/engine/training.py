@@ -36,7 +36,7 @@ from .files import atomic
 
 # %% ../../nbs/7_engine/93_training.ipynb #0957e49c
 def mix_seeds(*keys: int) -> int:  # numbers >= 0: a seed, and what it is for
-    """One seed of 63 bits from several numbers; other numbers, another seed."""
+    """One seed of 63 bits from several numbers; zeros at the end of a short list don't count."""
     return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
