@@ -175,7 +175,8 @@ def assign(
 
     Estimates that are too many stay without a source.
     Raises: ValueError for other shapes, NaN, or more permutations than brute force can try.
-    Source: Kuhn, "The Hungarian method for the assignment problem", 1955 (SciPy's solver).
+    Source: Kuhn, "The Hungarian method for the assignment problem", 1955; SciPy's solver is of the
+    kind of Jonker and Volgenant.
     """
     check_choice("method", method, METHODS)
     costs, shape = costs.detach(), tuple(costs.shape)

@@ -39,9 +39,9 @@ def segment(
     """Cut into chunks that overlap by half; every frame is in exactly two of them.
 
     "half" puts size / 2 frames of silence first, and at the end as many as make the number of
-    chunks even, at least size / 2 + 1: as in the paper, FaSNet's code and speechbrain. "whole" puts
-    `size` first, which makes a first chunk of silence only, and ends as soon as all is covered
-    twice: as in asteroid. Raises: ValueError for an odd size or another edge.
+    chunks even, from size / 2 + 1 to 3 size / 2: as in the first author's code (FaSNet) and
+    speechbrain. "whole" puts `size` first, which makes a first chunk of silence only, and ends as
+    soon as all is covered twice: as in asteroid. Raises: ValueError for an odd size or another edge.
     """
     before, chunks = _plan(x.shape[1], size, edge)
     after = (chunks + 1) * (size // 2) - before - x.shape[1]
