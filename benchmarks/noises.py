@@ -214,6 +214,15 @@ def track(clips: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     return out
 
 
+def write_tables(place: Path, index: list[dict], sources: list[dict]) -> None:
+    """One row for each track, and one for each sound."""
+    for name, rows in (("index.csv", index), ("sources.csv", sources)):
+        with open(place / name, "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+
+
 def write(place: Path, tracks: list[tuple[str, str, np.ndarray, list[str]]]) -> None:
     """A corpus of tracks (package, name, wave, paths of the sounds)."""
     place.mkdir(parents=True, exist_ok=True)
@@ -229,11 +238,7 @@ def write(place: Path, tracks: list[tuple[str, str, np.ndarray, list[str]]]) -> 
         index.append(row | {"source": f"Debian's {package} {version}", "content": name})
         told = {"file": row["file"], "package": package, "version": version, "licence": licence}
         sources.extend(told | {"path": path} for path in paths)
-    for name, rows in (("index.csv", index), ("sources.csv", sources)):
-        with open(place / name, "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, list(rows[0]))
-            table.writeheader()
-            table.writerows(rows)
+    write_tables(place, index, sources)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ with the command `ffmpeg`. The sounds themselves are not part of this project.
 """
 
 import argparse
-import csv
 import io
 import re
 import subprocess
@@ -23,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 import soxr
-from noises import fetched, sounds
+from noises import fetched, sounds, write_tables
 
 RATE, TRACK, MOST, LEVEL, FLOOR = 16000, 15, 600, -24, -38  # Hz, s, s, dB, dB
 RAW = {"g722": 16000, "gsm": 8000}  # Hz, of telephone prompts without a header
@@ -139,11 +138,7 @@ def main() -> None:
                 row |= {"seconds": round(len(wav) / RATE, 1), "licence": rule.licence}
                 index.append(row | {"source": f"Debian's {package} {rule.version}"})
                 sources += [{"file": name, **told, "path": paths[i]} for i in used]
-    for name, rows in (("index.csv", index), ("sources.csv", sources)):
-        with open(args.out / name, "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, list(rows[0]))
-            table.writeheader()
-            table.writerows(rows)
+    write_tables(args.out, index, sources)
     people = len({row["speaker"] for row in index})
     minutes = sum(row["seconds"] for row in index) / 60
     print(f"{people} voices, {len(index)} tracks, {minutes:.0f} min")
