@@ -111,6 +111,51 @@ PACKAGES = {
         "interfce|scream|help|silence",
     ),
     "bucklespring-data": Package("1.4.0-2", "GPL 2+", "wav"),
+    "lincity-ng-data": Package(
+        "2.9~git20150314-5", "GPL 2+", "/sounds/", "Click|Monument[0-9]|School|University1"
+    ),
+    "scorched3d-data": Package(
+        "44+dfsg-8",
+        "GPL 2+ and CC BY-SA 3.0",
+        "/wav/",
+        "scream|fight4life|extralife|lockon|play[.]|beep|teleport|beamup",
+    ),
+    "redeclipse-data": Package(
+        "1.6.0-1",
+        "CC BY 3.0 and CC BY-SA 3.0",
+        "sounds/ambience/",
+        "alien|dizzy|teleport|jumppad|wakawaka|outdoorsignal|/switch",
+    ),
+    "widelands-data": Package(
+        "2:1.1-3", "GPL 2+", "/sound/", "lobby|message|/military/|inn_|tavern"
+    ),
+    "nexuiz-data": Package(
+        "2.5.2-12",
+        "GPL 2+",
+        "sound/(ambient|desertfactory|weapons)/|footstep|jetpack",
+        "radio|/on_",
+    ),
+    "openarena-data": Package(
+        "0.8.5split-14",
+        "GPL 2+",
+        "sound/(world|movers|weapons|player/(footsteps|gib))",
+        "moan|growl|drone|teleport|telein|teleout|portal|noammo|1shot|ominous|forbidden",
+    ),
+    "torcs-data": Package("1.3.7+dfsg-5", "GPL 2+", "[.]wav"),
+    "searchandrescue-data": Package(
+        "1.3.0-1.1", "GPL", "sounds/|hh6[05]/", "music|stall|overspeed|flir|splash_human"
+    ),
+    "lugaru-data": Package("1.2-6", "CC BY-SA 3.0", "Sounds/", "Alarm|Console|Music|Rabbit"),
+    "minetest-data": Package(
+        "5.6.1+dfsg+~1.9.0mt8+dfsg-2", "CC BY 3.0, CC BY-SA 3.0 and CC0", "", "player_"
+    ),
+    "supertuxkart-data": Package(
+        "1.4+dfsg-2",
+        "CC BY 3.0, CC BY-SA 3.0, CC0 and GPL 2+",
+        "sfx/(airplane|bowling|break|car_|clock|crash|engine|exotic|explosion|fireworks|hammer"
+        "|machine|metal|nitro|rain|river|skid|spaceship|splash|static|thunder|waterfall|wooden)"
+        "|steamLocomotive|cow[.]|spaceship_engine[.]",
+    ),
     "sonic-pi-samples": Package(
         "3.2.2~repack-8",
         "CC0 1.0 and MIT",

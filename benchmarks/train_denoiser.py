@@ -208,6 +208,9 @@ def main() -> None:
     """Train, resume, save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--speech", type=Path, nargs="+", required=True, help="corpora")
+    parser.add_argument(
+        "--often", type=int, default=1, help="the first is drawn from so much more often"
+    )
     parser.add_argument("--noise", type=Path, nargs="+", required=True, help="one or more corpora")
     parser.add_argument("--music", type=Path)
     parser.add_argument("--readers-out", type=Path, required=True, help="a list of speakers")
@@ -231,7 +234,8 @@ def main() -> None:
     apart, known = (list(filter(None, groups)) for groups in (apart, known))
     unseen = voices(speech[0].subset(lambda row: row["speaker"] in people), (1.0,))
     heard = [corpus.subset(lambda row: row["speaker"] not in people) for corpus in speech]
-    seen = [voices(corpus, SPEEDS) for corpus in heard]
+    first, *rest = [voices(corpus, SPEEDS) for corpus in heard]
+    seen = args.often * [first] + rest
     valid = NoisySpeech([unseen], apart, seconds=4.0, size=60, seed=7, snr=(0, 10), plain=True)
     model = sepbook.load(args.init) if args.init else LiveDenoiser()
     model.floor = 0.0  # learning is to get along without
