@@ -7,8 +7,8 @@ __all__ = ['APT', 'STYLES', 'FONTS', 'SCALE', 'NAMES', 'PROGRESSIONS', 'FORMS', 
            'MELODIC', 'DRUMS', 'HOP', 'LEVELS', 'program', 'extra', 'missing', 'chord', 'chord_tones', 'Score',
            'draw_score', 'Note', 'swung', 'melody', 'harmony', 'styles', 'grooves', 'swings', 'mma_text', 'arrange',
            'stem_of', 'play_track', 'part', 'render', 'syllables', 'Voice', 'analyse', 'warp', 'pitch_curve',
-           'midi_to_hz', 'sing', 'produce', 'sounding_level', 'balance', 'Plan', 'plan_song', 'singing_range',
-           'make_song', 'draw_voice', 'add_voice', 'write_songs', 'write_index', 'main']
+           'midi_to_hz', 'sing', 'produce', 'sounding_level', 'balance', 'Plan', 'plan_song', 'singing_range', 'Song',
+           'make_song', 'draw_voice', 'add_voice', 'write_songs', 'read_rows', 'write_index', 'main']
 
 # %% ../nbs/1_foundations/06_songs.ipynb #5077c550
 import argparse
@@ -97,7 +97,7 @@ def chord(
     degree: str,  # step of the scale, with a flat before it and a quality after it: "6m", "b7", "57"
     key: int,  # pitch class of the key, 0 (C) to 11 (B)
 ) -> str:
-    """The name of a chord, as musicians and MMA write it: `chord("6m", 0)` is "Am"."""
+    """The name of a chord, as MMA reads it, with flats only: `chord("6m", 0)` is "Am"."""
     flat, step, quality = re.fullmatch(r"(b?)([1-7])(.*)", degree).groups()
     return NAMES[(key + SCALE[int(step) - 1] - len(flat)) % 12] + quality
 
@@ -192,22 +192,20 @@ def melody(
     beat, notes = 60 / score.tempo, []
     scale = [p for p in range(low, low + 16) if (p - score.key) % 12 in SCALE]
     first = {letter: score.sections.index(letter) for letter in score.sections}
-    run = {}  # for each section letter, where its chance has come to
     for bar, (name, letter) in enumerate(zip(score.chords, score.sections)):
-        begins = bar == 0 or letter != score.sections[bar - 1] or bar % 4 == 0
-        if begins:  # a section that comes back has the same tune again
-            run = {"rng": np.random.default_rng([seed, first[letter], 6]), "pitch": low + 6}
-        rng, tones = run["rng"], chord_tones(name)
+        if bar % 4 == 0:  # a phrase begins; a section that comes back has its tune again
+            rng, pitch = np.random.default_rng([seed, first[letter], 6]), low + 6
+        tones = chord_tones(name)
         rhythm = ENDS if bar % 4 == 3 else RHYTHMS
         at = 4.0 * bar
         for length in rhythm[rng.integers(len(rhythm))]:
             if length > 0 and letter != "I":
                 strong = at % 2 == 0 or length >= 1.5
-                near = [p for p in scale if abs(p - run["pitch"]) <= (5 if strong else 2)]
+                near = [p for p in scale if abs(p - pitch) <= (5 if strong else 2)]
                 near = [p for p in near if p % 12 in tones] if strong else near
-                run["pitch"] = int(rng.choice(near or scale))
+                pitch = int(rng.choice(near or scale))
                 start, stop = beat * swung(np.array([at, at + length]), score.swing)
-                notes.append(Note(float(start), float(stop - start), run["pitch"]))
+                notes.append(Note(float(start), float(stop - start), pitch))
             at += abs(length)
     return notes
 
@@ -223,6 +221,7 @@ def harmony(
     return [n._replace(pitch=scale[place(n.pitch) + steps]) for n in notes]
 
 # %% ../nbs/1_foundations/06_songs.ipynb #5ea10a1f
+# waltzes and other styles that don't have four beats, and some that leave no room for a voice
 ODD = re.compile("waltz|68|-54|march|metronome|none|tango|128|arpeggio|lullaby|hymn")
 
 
@@ -310,7 +309,7 @@ DRUMS = (
 
 def play_track(
     track: Any,  # mido.MidiTrack: as MMA writes it
-    program: int | None,  # General MIDI instrument; None: as it is
+    instrument: int | None,  # General MIDI instrument; None: as it is
     loudness: dict[int, float],  # factors for some notes' velocity
     swing: float,  # 0 to 1
     ticks: int,  # for one beat
@@ -321,9 +320,9 @@ def play_track(
     events, now = [], 0
     for message in track:
         now += message.time
-        if message.type == "program_change" and program is not None:
-            message = message.copy(program=program)
-        late = 0.0
+        if message.type == "program_change" and instrument is not None:
+            message = message.copy(program=instrument)
+        late = 0.0  # a note's end stays where it is; most drums fade by themselves
         if message.type == "note_on" and message.velocity:
             force = message.velocity * loudness.get(message.note, 1.0) * rng.normal(1, 0.06)
             message = message.copy(velocity=int(np.clip(force, 1, 127)))
@@ -350,16 +349,18 @@ def part(
         kind = stem_of(track)
         if kind not in (None, stem):
             continue  # tracks without notes hold the tempo and stay
-        program, loudness = None, {}
+        instrument, loudness = None, {}
         if kind == "drums":
-            program, loudness = int(rng.choice(KITS)), drums
+            instrument, loudness = int(rng.choice(KITS)), drums
         elif kind == "bass":
-            program = int(rng.integers(32, 40))
+            instrument = int(rng.integers(32, 40))
         elif kind == "other" and rng.random() < 0.6:
             old = next((m.program for m in track if m.type == "program_change"), 0)
             same = old // 8 * 8 + rng.integers(8)  # of the same family
-            program = int(same if rng.random() < 0.5 else rng.choice(MELODIC))
-        alone.tracks.append(play_track(track, program, loudness, swing, midi.ticks_per_beat, rng))
+            instrument = int(same if rng.random() < 0.5 else rng.choice(MELODIC))
+        alone.tracks.append(
+            play_track(track, instrument, loudness, swing, midi.ticks_per_beat, rng)
+        )
     return alone
 
 
@@ -415,6 +416,7 @@ class Voice(NamedTuple):
     breath: np.ndarray  # (frame, frequency) share of noise in the source, 0 to 1
     spans: list[tuple[int, int]]  # its syllables
     sample_rate: int  # Hz
+    reader: str = ""  # who speaks, where that is known
 
 
 def analyse(
@@ -437,7 +439,7 @@ def warp(
     voiced: np.ndarray,  # bool (frame,): where the vocal folds vibrate in a syllable
     frames: int,  # how many frames the note lasts
 ) -> np.ndarray:  # (frames,), position in the syllable at each frame of the note
-    """Stretch the vowel and keep the consonants: equation (2), read backwards."""
+    """Stretch what is voiced and keep the rest: equation (2), read backwards."""
     free = np.count_nonzero(~voiced)
     if voiced.any() and frames > len(voiced):
         length = np.where(voiced, (frames - free) / (len(voiced) - free), 1.0)
@@ -484,7 +486,7 @@ def sing(
     rng: np.random.Generator,  # the singer's deviations, and where the words begin
     tract: float = 1.0,  # length of the vocal tract: 1.1 sounds like a larger person
 ) -> np.ndarray:  # (time,) at the voice's sample rate
-    """Speech turned into song: one syllable for each note, its vowel held, on a new pitch."""
+    """Speech turned into song: one syllable for each note, what is voiced held, on a new pitch."""
     world, frames = extra("pyworld"), round(seconds / HOP)
     if not notes or not voice.spans:
         return np.zeros(round(seconds * voice.sample_rate))
@@ -496,8 +498,8 @@ def sing(
         place[a:b] = start + warp(voice.f0[start:stop] > 0, b - a)
         sounds[a:b] = True
     low = np.clip(np.floor(place).astype(int), 0, len(voice.f0) - 2)
-    part = np.clip(place - low, 0, 1)[:, None]
-    between = lambda x: (1 - part) * x[low] + part * x[low + 1]
+    beyond = np.clip(place - low, 0, 1)[:, None]
+    between = lambda x: (1 - beyond) * x[low] + beyond * x[low + 1]
     fade = np.convolve(sounds, np.ones(5) / 5, "same")  # 25 ms at both ends of a phrase
     envelope = between(voice.envelope) * np.maximum(fade**2, 1e-10)[:, None]
     breath = np.where(sounds[:, None], between(voice.breath), 1.0)
@@ -524,17 +526,21 @@ def produce(
     chance = lambda p: rng.random() < p
     draw = lambda low, high: float(rng.uniform(low, high))
     if chance(0.5):
-        board.append(pb.Compressor(draw(-30, -12), draw(2, 6), draw(1, 20), draw(50, 200)))
+        how = {"threshold_db": draw(-30, -12), "ratio": draw(2, 6)}
+        how |= {"attack_ms": draw(1, 20), "release_ms": draw(50, 200)}
+        board.append(pb.Compressor(**how))
     if stem == "other" and chance(0.35):
-        board.append(pb.Distortion(draw(5, 25)))
+        board.append(pb.Distortion(drive_db=draw(5, 25)))
     if stem == "other" and chance(0.3):
         board.append(pb.Chorus() if chance(0.6) else pb.Phaser())
     if chance(0.5):
-        board.append(pb.PeakFilter(draw(200, 4000), draw(-8, 8), draw(0.5, 1.5)))
+        how = {"cutoff_frequency_hz": draw(200, 4000), "gain_db": draw(-8, 8)}
+        board.append(pb.PeakFilter(**how, q=draw(0.5, 1.5)))
     if chance({"vocals": 0.7, "drums": 0.4, "bass": 0.1, "other": 0.4}[stem]):
         board.append(pb.Reverb(room_size=draw(0.1, 0.8), wet_level=draw(0.05, 0.3)))
     if stem != "bass" and chance(0.15):
-        board.append(pb.Delay(draw(0.1, 0.4), draw(0.0, 0.3), draw(0.1, 0.25)))
+        how = {"delay_seconds": draw(0.1, 0.4), "feedback": draw(0.0, 0.3)}
+        board.append(pb.Delay(**how, mix=draw(0.1, 0.25)))
     return pb.Pedalboard(board)(wav.astype(np.float32), sample_rate)[: len(wav)]
 
 # %% ../nbs/1_foundations/06_songs.ipynb #8cad4a74
@@ -617,14 +623,23 @@ def singing_range(
     return round(69 + 12 * np.log2(spoken / 440)) + int(rng.integers(-2, 4))
 
 # %% ../nbs/1_foundations/06_songs.ipynb #081b9f44
+class Song(NamedTuple):
+    """A song with its stems, and whose sounds are in it."""
+
+    stems: dict[str, Tensor]  # {"vocals", "drums", "bass", "other"}, each (1, time)
+    fonts: tuple[str, ...]  # names of its soundfonts, sorted
+    readers: tuple[str, ...]  # who sings: one or two of the corpus' speakers, sorted
+
+
 def make_song(
     seed: int,  # another number, another song
     voices: Corpus,  # speech at 16 kHz or more; a drawn reader sings
     sample_rate: int = 22050,  # Hz
     bars: int = 16,  # 16 or 32, ...: four sections
     unseen: bool = False,  # a style and a soundfont that no training song has
-) -> dict[str, Tensor]:  # {"vocals", "drums", "bass", "other"}, each (1, time)
-    """A song with its stems. The same arguments give the same song.
+) -> Song:
+    """A song with its stems. The same arguments give the same song, where the same styles and
+    soundfonts are installed.
 
     Raises: RuntimeError, with what to install, where a program or package is missing.
     """
@@ -634,18 +649,21 @@ def make_song(
     chance = lambda stage: np.random.default_rng([seed, unseen, stage])
     midi = arrange(mma_text(plan.score, plan.groove, seed))
     swing = 0.0 if swings(plan.style) else plan.score.swing  # MMA has swung it already
-    stems, fonts = {}, [font for font in FONTS[unseen] if font.is_file()]
+    stems, used, fonts = {}, set(), [font for font in FONTS[unseen] if font.is_file()]
     for k, stem in enumerate(("drums", "bass", "other")):
         rng = chance(10 + k)
         font = plan.font if stem == "drums" else fonts[rng.integers(len(fonts))]
+        used.add(font.name)
         stems[stem] = render(part(midi, stem, rng, swing), font, sample_rate)
     rng = chance(20)
     voice = draw_voice(voices, rng)
+    readers = {voice.reader}
     low = singing_range(voice, rng)
     tune, seconds = melody(plan.score, low, seed), plan.score.seconds
     sung = sing(voice, tune, seconds, rng, tract=float(rng.uniform(0.92, 1.1)))
     if rng.random() < 0.35:  # a second voice: another reader, or the same once more
         second = draw_voice(voices, rng) if rng.random() < 0.5 else voice
+        readers.add(second.reader)
         line = harmony(tune, plan.score.key, int(rng.choice([2, 2, -2, -3, 0])))
         more = sing(second, line, seconds, rng, tract=float(rng.uniform(0.92, 1.1)))
         sung = add_voice(sung, more, 10 ** (rng.uniform(-10, -3) / 20), voice.sample_rate)
@@ -657,7 +675,8 @@ def make_song(
         stems[stem] = produce(np.pad(wav, (0, frames - len(wav))), stem, sample_rate, rng)
         levels[stem] = float(rng.uniform(*LEVELS[stem]))
     done = balance({stem: stems[stem] for stem in MUSDB_SOURCES}, levels, sample_rate)
-    return {stem: torch.from_numpy(wav)[None] for stem, wav in done.items()}
+    done = {stem: torch.from_numpy(wav)[None] for stem, wav in done.items()}
+    return Song(done, tuple(sorted(used)), tuple(sorted(readers)))
 
 
 def draw_voice(
@@ -667,7 +686,7 @@ def draw_voice(
     """Some fifteen seconds of one reader, taken apart."""
     k = int(rng.integers(len(voices)))
     wav = voices.read(k, 0, min(voices.length(k), 15 * voices.sample_rate)).mean(0)
-    return analyse(wav, voices.sample_rate)
+    return analyse(wav, voices.sample_rate)._replace(reader=voices.rows[k].get("speaker", ""))
 
 
 def add_voice(
@@ -701,16 +720,20 @@ def write_songs(
         raise RuntimeError(lines[0])
     folder, rows = Path(folder), []
     folder.mkdir(parents=True, exist_ok=True)
+    known = {row["excerpt"]: row for row in read_rows(folder)}
     for k in range(seed, seed + count):
         plan = plan_song(k, bars, unseen)
         name = f"{'unseen' if unseen else 'made'}-{k:05d}"
+        whose = {key: known.get(name, {}).get(key, "") for key in ("fonts", "readers")}
         if not (folder / name).is_dir():
             half = folder / f"{name}.part"  # a song is there whole, or not at all
             half.mkdir(exist_ok=True)
-            for stem, wav in make_song(k, voices, sample_rate, bars, unseen).items():
+            song = make_song(k, voices, sample_rate, bars, unseen)
+            whose = {"fonts": " ".join(song.fonts), "readers": " ".join(song.readers)}
+            for stem, wav in song.stems.items():
                 sf.write(half / f"{stem}.flac", wav[0].numpy(), sample_rate)
             half.rename(folder / name)
-        rows.append({"excerpt": name, "song": name, "style": plan.style, "font": plan.font.name})
+        rows.append({"excerpt": name, "song": name, "style": plan.style} | whose)
         rows[-1] |= {
             "tempo": plan.score.tempo,
             "bars": bars,
@@ -722,17 +745,26 @@ def write_songs(
     return folder
 
 
+def read_rows(
+    folder: Path,  # of the corpus
+) -> list[dict]:  # one for each song
+    """What index.csv says about the songs; empty if there is none yet."""
+    path = folder / "index.csv"
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as index:
+        return list(csv.DictReader(index))
+
+
 def write_index(
     folder: Path,  # of the corpus
     rows: list[dict],  # one for each song
 ) -> None:
-    """Write index.csv; what it says about other songs stays."""
-    path, mine = folder / "index.csv", {row["excerpt"] for row in rows}
-    if path.is_file():
-        with open(path, newline="", encoding="utf-8") as index:
-            rows = [r for r in csv.DictReader(index) if r["excerpt"] not in mine] + rows
+    """Write index.csv; what it says about other songs stays, in the columns of these."""
+    path, mine, columns = folder / "index.csv", {row["excerpt"] for row in rows}, list(rows[0])
+    rows = [row for row in read_rows(folder) if row["excerpt"] not in mine] + rows
     with open(path.with_suffix(".part"), "w", newline="", encoding="utf-8") as index:
-        table = csv.DictWriter(index, list(rows[0]))
+        table = csv.DictWriter(index, columns, extrasaction="ignore")
         table.writeheader()
         table.writerows(sorted(rows, key=lambda row: row["excerpt"]))
     path.with_suffix(".part").replace(path)

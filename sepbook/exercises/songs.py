@@ -37,7 +37,7 @@ def check_tones(answer):
         expect({int(p) for p in got} == want and all(p == int(p) for p in got), told)
 
 # %% ../../nbs/solutions/06_songs.ipynb #d150fe29
-@checker("6.2", difficulty=2, minutes=10, hint="np.where(voiced, a, b) chooses frame by frame.")
+@checker("6.2", difficulty=1, minutes=5, hint="np.where(voiced, a, b) chooses frame by frame.")
 def check_hold(answer):
     """Return how many frames of the note each frame of the syllable lasts."""
     cases = [

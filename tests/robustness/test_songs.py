@@ -182,13 +182,17 @@ def test_a_list_says_who_sings(monkeypatch, readers, tmp_path, capsys):
 
 @needs_tools
 def test_a_song_repeats_and_is_the_sum_of_sounding_stems(readers):
-    stems = songs.make_song(3, readers, sample_rate=8000)
+    song = songs.make_song(3, readers, sample_rate=8000)
+    stems, people = song.stems, {row["speaker"] for row in readers.rows}
+    assert 1 <= len(song.readers) <= 2 and set(song.readers) <= people
+    assert set(song.fonts) <= {font.name for font in songs.FONTS[False]}
+    assert songs.plan_song(3).font.name in song.fonts
     assert tuple(stems) == ("vocals", "drums", "bass", "other")
     frames = round(songs.plan_song(3).score.seconds * 8000)
     assert all(w.shape == (1, frames) and torch.isfinite(w).all() for w in stems.values())
     assert all(w.abs().max() > 0.01 for w in stems.values())
     assert sum(stems.values()).abs().max() < 0.91
-    again = songs.make_song(3, readers, sample_rate=8000)
+    again = songs.make_song(3, readers, sample_rate=8000).stems
     assert all(torch.equal(stems[name], again[name]) for name in stems)
 
 
@@ -219,12 +223,24 @@ def test_written_songs_are_a_corpus_and_are_continued(readers, tmp_path):
     with open(tmp_path / "index.csv", newline="") as index:
         rows = list(csv.DictReader(index))
     assert [row["excerpt"] for row in rows] == ["made-00004", "made-00005"]
+    people = {row["speaker"] for row in readers.rows}  # also of the song that was kept
+    assert all(row["readers"] and set(row["readers"].split()) <= people for row in rows)
+    assert all(row["fonts"] for row in rows)
     data = MixtureDataset(Corpus(tmp_path), seconds=1.0, size=3, remix=0.5)
     assert data.sources == ("vocals", "drums", "bass", "other")
     mix, src = data[0]
     assert mix.shape == (1, 8000) and torch.allclose(mix, src.sum(0), atol=1e-6)
     assert sf.info(tmp_path / "made-00004" / "bass.flac").samplerate == 8000
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_an_index_of_other_columns_is_continued(tmp_path):
+    (tmp_path / "index.csv").write_text("excerpt,font\nmade-00001,old.sf2\nmade-00002,old.sf2\n")
+    songs.write_index(tmp_path, [{"excerpt": "made-00002", "fonts": "a b", "readers": "7"}])
+    assert songs.read_rows(tmp_path) == [
+        {"excerpt": "made-00001", "fonts": "", "readers": ""},
+        {"excerpt": "made-00002", "fonts": "a b", "readers": "7"},
+    ]
 
 
 @needs_tools
