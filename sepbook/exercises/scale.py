@@ -88,7 +88,7 @@ def check_least_batch(answer: Callable):
 # %% ../../nbs/solutions/81_scale.ipynb #7cc9ea99
 @checker(
     "81.3",
-    difficulty=2,
+    difficulty=3,
     minutes=20,
     hint="Fill a list; then give away a random one before you ask for the next, which takes its slot.",
 )
@@ -138,8 +138,8 @@ def check_shuffled(answer: Callable):
 # %% ../../nbs/solutions/81_scale.ipynb #f9624561
 @checker(
     "81.4",
-    difficulty=2,
-    minutes=10,
+    difficulty=1,
+    minutes=5,
     hint="Every world-th shard belongs to the rank, and of these every workers-th to the worker.",
 )
 def check_my_shards(answer: Callable):
@@ -200,8 +200,8 @@ def _interleaved(answer: Callable, folder: Path, stop: int) -> tuple[list, bool]
 
 @checker(
     "81.5",
-    difficulty=3,
-    minutes=25,
+    difficulty=2,
+    minutes=10,
     hint="Python's open has a mode that creates a file and fails if it exists: one act, no gap.",
 )
 def check_claim(answer: Callable):
