@@ -108,6 +108,16 @@ def test_what_is_announced_comes(path):
 
 
 @every_notebook
+def test_players_appear(path):
+    """A cell shows what its last line returns; a player before that is built for nobody."""
+    for cell in Notebook(path).cells:
+        if cell["cell_type"] == "code" and "listen(" in cell["text"]:
+            *before, _ = ast.parse(re.sub(r"^[%!].*$", "pass", cell["text"], flags=re.M)).body
+            lost = [line for line in before if ast.unparse(line).startswith("listen(")]
+            assert not lost, ast.unparse(lost[0])
+
+
+@every_notebook
 def test_no_cell_is_empty(path):
     full = all(cell["text"].strip() for cell in Notebook(path).cells)
     assert full
