@@ -50,7 +50,7 @@ def check_later(answer: Callable):
 
 # %% ../../nbs/solutions/45_sepformer.ipynb #55ca4b2b
 @checker(
-    "45.3", difficulty=2, minutes=15, hint="Where the derivative is zero, both parts are equal."
+    "45.3", difficulty=1, minutes=10, hint="Where the derivative is zero, both parts are equal."
 )
 def check_best_chunk(answer: Callable):
     """Take frames; return the even size with the fewest pairs 2 F K + 4 F^2 / K."""
