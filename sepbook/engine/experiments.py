@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SECTIONS', 'OTHER_NAMES', 'Config', 'FREE', 'NAME', 'LAYERS', 'LOSSES', 'Lessons', 'Mixing', 'Training', 'Budget',
            'Keeping', 'Card', 'Net', 'did_you_mean', 'keys_of', 'fits', 'read_config', 'take_config', 'absolute',
-           'experiment', 'write_experiment', 'same_experiment', 'value_of', 'arguments_of', 'settings_for',
+           'experiment', 'write_experiment', 'same_experiment', 'frozen', 'value_of', 'arguments_of', 'settings_for',
            'find_object', 'named_class', 'built', 'altered', 'network_to_train', 'find_loss', 'find_optimizer',
            'find_callbacks', 'open_corpus', 'has_songs', 'stems_in', 'keep', 'mixing_options', 'decibels', 'tenth',
            'which_parts', 'Arranged', 'finished', 'Pairs', 'draw_mixtures', 'fixed_mixtures', 'check_sounds',
@@ -13,6 +13,7 @@ __all__ = ['SECTIONS', 'OTHER_NAMES', 'Config', 'FREE', 'NAME', 'LAYERS', 'LOSSE
            'told_on_card', 'save_measured', 'train_command']
 
 # %% ../../nbs/7_engine/931_experiments.ipynb #7d9c9a95
+import ast
 import difflib
 import importlib
 import importlib.util
@@ -54,7 +55,7 @@ class Lessons:
     valid_speakers: Annotated[str | None, option("Kept apart: a file, or a,b,c.", "NAMES")] = None
     exclude_speakers: Annotated[str | None, option("Not used at all.", "NAMES")] = None
     valid_songs: Annotated[str | None, option("Kept apart, likewise.", "NAMES")] = None
-    noise: Annotated[str | None, option("Folder of noise to mix in.", "DIR")] = None
+    noise: Annotated[str | None, option("Folder of noise, or `example`.", "DIR")] = None
     memory: Annotated[
         float, option("GB of sounds to keep; more stays on disk.", "GB", least=0, most=10**6)
     ] = 1.0
@@ -359,6 +360,13 @@ def same_experiment(
 NAME = "experiment.toml"  # in a folder
 
 # %% ../../nbs/7_engine/931_experiments.ipynb #311e8f1a
+def frozen(
+    value: Any,  # with lists in it
+) -> Any:  # with tuples in their place
+    """Lists, and the lists in them, as tuples."""
+    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
+
+
 def value_of(
     text: str,  # on the command line
 ) -> Any:  # what it means
@@ -366,6 +374,9 @@ def value_of(
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
+    if text[:1] in ("[", "("):
+        with suppress(ValueError, SyntaxError):  # words without quotes: below
+            return frozen(ast.literal_eval(text))
     if "," in text:
         return tuple(value_of(part) for part in text.strip("()[],").split(","))
     for kind in (int, float):
@@ -408,8 +419,10 @@ def settings_for(
         if name not in known:
             raise ValueError(f"{where}: {cls.__name__} has {', '.join(known)}")
         usual = known[name].default
-        value = tuple(value) if isinstance(value, list) else value
-        value = None if value == "none" else value
+        value = frozen(value)
+        words_only = isinstance(usual, str) and "None" not in str(known[name].annotation)
+        if value in (None, "none"):
+            value = "none" if words_only else None
         if isinstance(usual, tuple | list) and not isinstance(value, tuple):
             value = (value,)
         elif isinstance(usual, int | float) and not isinstance(value, int | float | None):

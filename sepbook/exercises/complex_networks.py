@@ -20,7 +20,7 @@ def _noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 # %% ../../nbs/solutions/27_complex_networks.ipynb #s2700006
-@checker("27.1", difficulty=1, minutes=10, hint="The product of two imaginary parts is negative.")
+@checker("27.1", difficulty=1, minutes=5, hint="The product of two imaginary parts is negative.")
 def check_complex_conv(answer: Callable):
     """Take (x, y, A, B, conv); return the real and the imaginary part of (A + iB) * (x + iy)."""
     x, y, A, B = (_noise(*s, seed=k) for k, s in enumerate([(2, 3, 20)] * 2 + [(4, 3, 5)] * 2))
@@ -31,7 +31,10 @@ def check_complex_conv(answer: Callable):
         return F.conv1d(inputs, weight)
 
     got = answer(x, y, A, B, conv)
-    expect(isinstance(got, tuple | list) and len(got) == 2, "Return two tensors: real, imaginary.")
+    expect(
+        isinstance(got, tuple | list) and len(got) == 2,
+        "Return a pair: the real tensor, the imaginary one.",
+    )
     want = F.conv1d(torch.complex(x, y), torch.complex(A, B))
     swapped = close(got[0], want.imag) and close(got[1], want.real)
     expect(not swapped, "The real part comes first.")
@@ -40,7 +43,7 @@ def check_complex_conv(answer: Callable):
     expect(len(calls) >= 3, "Use the function conv that is given: it knows stride and padding.")
 
 # %% ../../nbs/solutions/27_complex_networks.ipynb #s2700010
-@checker("27.2", difficulty=3, minutes=20, hint="torch.linalg.eigh of the covariance matrix.")
+@checker("27.2", difficulty=2, minutes=20, hint="torch.linalg.eigh of the covariance matrix.")
 def check_whiten(answer: Callable):
     """Take (x, y), each (number,); return both, with mean 0, variance 1 and no correlation."""
     for seed, tilt in enumerate((0.0, 0.8, -1.5)):
@@ -60,12 +63,15 @@ def check_whiten(answer: Callable):
         expect(close(both, root @ centred, 1e-4), "White, but turned: the matrix is symmetric.")
 
 # %% ../../nbs/solutions/27_complex_networks.ipynb #s2700014
-@checker("27.3", difficulty=3, minutes=15, hint="Guard the number under the root, not the root.")
+@checker("27.3", difficulty=3, minutes=10, hint="Guard the number under the root, not the root.")
 def check_bound(answer: Callable):
     """Take (re, im); return both parts with magnitude tanh(|re + i im|) and the same phase."""
     re, im = 2 * _noise(50), 2 * _noise(50, seed=1)
     got = answer(re, im)
-    expect(isinstance(got, tuple | list) and len(got) == 2, "Return two tensors: real, imaginary.")
+    expect(
+        isinstance(got, tuple | list) and len(got) == 2,
+        "Return a pair: the real tensor, the imaginary one.",
+    )
     size = torch.hypot(re, im)
     expect(close(torch.hypot(*got), size.tanh(), 1e-5), "The magnitude has to be tanh of the old.")
     expect(close(got[0] * im, got[1] * re, 1e-5), "The phase has changed.")

@@ -534,7 +534,7 @@ class Up(nn.Module):
         norm: str | None,  # a key of NORMS; None for the last layer, which has no activation
         bias: bool,  # of the convolution
         activation: Callable[[], nn.Module],  # makes one
-        before: int,  # frames that it looks back at, 1; 0 to return a frame more than it gets
+        before: int,  # frames put in front: 1, or 0 (then it returns one more than it gets)
         delay: int,  # frames that the skip connection waits
     ):
         super().__init__()
@@ -585,7 +585,8 @@ class DCCRN(SpectralNetwork):
             raise ValueError(f"n_fft is {n_fft}, but {n_layers} layers halve its bins; {advice}")
         if not (look_ahead or ours):
             raise ValueError("look_ahead=False takes the variant 'authors'; asteroid's looks ahead")
-        self.dc, self.causal = ours, ours  # whether the lowest bin is left out, or the highest
+        self.causal = ours  # can be a stream
+        self.ours = ours  # leave out the lowest bin; Asteroid's leaves out the highest
         activation = nn.PReLU if ours else PartsPReLU
         self.down, self.before, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for n_in, n_out in zip([1, *widths], widths):
@@ -600,8 +601,17 @@ class DCCRN(SpectralNetwork):
         else:
             self.out = ComplexConv2d(hidden, size, (1, 1))
         for k, (n_in, n_out) in enumerate(zip(widths[::-1], [*widths[-2::-1], self.n_masks])):
-            how = norm if k < n_layers - 1 else None, ours or k == n_layers - 1, activation
-            self.up.append(Up(2 * n_in, n_out, *how, int(ours), k if self.ahead else 0))
+            last = k == n_layers - 1
+            up = Up(
+                2 * n_in,
+                n_out,
+                norm=None if last else norm,
+                bias=ours or last,
+                activation=activation,
+                before=int(ours),
+                delay=k if self.ahead else 0,
+            )
+            self.up.append(up)
         scale = torch.ones(n_fft // 2 + 1, 1)
         if not ours:
             scale *= 2 / math.sqrt(win_length * n_fft / hop)
@@ -614,7 +624,7 @@ class DCCRN(SpectralNetwork):
         y = rearrange(x, "b (p c) f t -> p b t (c f)", p=2)
         for rnn in self.rnn:
             y = rnn(y)
-        if self.dc:
+        if self.ours:
             y = torch.stack([out(part) for out, part in zip(self.out, y)])
         else:
             y = rearrange(
@@ -626,9 +636,9 @@ class DCCRN(SpectralNetwork):
         """Masks (batch, mask, frequency, frame), not yet bounded; frame k has those of k - ahead."""
         n_frames = spec.shape[-1]
         spec = (spec * self.scale)[:, None]
-        if not self.causal and n_frames <= len(self.down):  # each layer takes a frame away
+        if not self.ours and n_frames <= len(self.down):  # each layer takes a frame away
             spec = F.pad(spec, (0, 1 + len(self.down) - n_frames))
-        x = stacked(spec[:, :, 1:] if self.dc else spec[:, :, :-1])
+        x = stacked(spec[:, :, 1:] if self.ours else spec[:, :, :-1])
         x = x.to(self.up[-1].conv.real.dtype).contiguous(memory_format=torch.channels_last)
         seen = []
         for before, block in zip(self.before, self.down):
@@ -637,7 +647,7 @@ class DCCRN(SpectralNetwork):
         x = self.recurrent(x)
         for block in self.up:
             x = block(x, seen.pop())
-        x = F.pad(x, (0, 0, 1, 0) if self.dc else (0, 0, 0, 1))
+        x = F.pad(x, (0, 0, 1, 0) if self.ours else (0, 0, 0, 1))
         return unstacked(x[..., :n_frames])
 
     def filter(self, mask: Tensor, spec: Tensor) -> Tensor:

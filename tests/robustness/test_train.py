@@ -204,6 +204,17 @@ def test_every_option_survives_the_file(tmp_path):
 # ---- the folder
 
 
+def test_words_and_nested_tuples_as_arguments():
+    """`none` is a word where an argument takes words only, and brackets hold brackets."""
+    line = 'train --model DCUNet --set "layers=[[4,7,5,2,2],[6,5,3,2,1]]" --set bound=none '
+    line += "--set n_fft=64 --set hop=16 --set sources=speech --noise example --snr -5,10 "
+    works(f"{line} {SHORT} --steps 1 --out a.safetensors")
+    network = zoo.load("./a.safetensors")
+    assert network.config["bound"] == "none" and len(network.down) == 2
+    works("train --config a.experiment.toml --quiet --device cpu --out b.safetensors")
+    assert zoo.load("./b.safetensors").config == network.config
+
+
 def test_a_folder_goes_on_with_its_own_experiment_only():
     line = f"{SMALL} --folder run --out a.safetensors"
     works(f"{line} --steps 2")
