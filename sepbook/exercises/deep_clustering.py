@@ -69,7 +69,7 @@ def _soft_masks(V: Tensor, centres: Tensor, beta: float) -> Tensor:
 def check_soft_masks(answer: Callable):
     """Take V (bin, dim), centres (cluster, dim) and beta; return masks (bin, cluster)."""
     V, _ = _example()
-    centres = _example(3, seed=1)[0]
+    centres = _example(3, seed=1)[0] * torch.tensor([[0.5], [0.8], [1.0]])  # means are short
     got, want = (f(V, centres, 2.5) for f in (answer, _soft_masks))
     expect(
         got.shape == want.shape, f"The shape should be (bin, cluster), here {tuple(want.shape)}."
@@ -77,6 +77,8 @@ def check_soft_masks(answer: Callable):
     expect(close(got.sum(1), torch.ones(len(V))), "The masks of a bin should add up to one.")
     plain = (-2.5 * torch.cdist(V, centres)).softmax(-1)
     expect(not close(got, plain), "Square the distance.")
+    product = (2 * 2.5 * V @ centres.mT).softmax(-1)
+    expect(not close(got, product), "Centres differ in length; keep the |c|^2 of the distance.")
     expect(
         close(got, want), "The masks add up, but they differ: is the nearest centre the largest?"
     )
@@ -95,7 +97,7 @@ def _crowd(n_src: int, n: int) -> Tensor:
     return V / V.norm(dim=1, keepdim=True)
 
 # %% ../../nbs/solutions/22_deep_clustering.ipynb #cb945577
-@checker("22.4", difficulty=3, minutes=20, hint="Which of V V^T and V^T V is small?")
+@checker("22.4", difficulty=2, minutes=15, hint="Which of V V^T and V^T V is small?")
 def check_count(answer: Callable):
     """Take V (bin, dim) and weights w (bin,); return the number of eigenvalues above 0.1."""
     for n_src in (1, 2, 3, 5):

@@ -135,7 +135,7 @@ def whitened_loss(
     weight: Tensor | None = None,  # (batch, bin), >= 0; default: all alike
     floor: float = 1e-4,  # added to the eigenvalues of V^T V, whose sum is 1
 ) -> Tensor:  # scalar, from 0 (perfect) to 1
-    """The share of the whitened embedding's variance that the sources do not explain.
+    """One minus the mean share of each source's column that the embedding explains.
 
     A source that is nowhere dominant adds a constant 1 / n_src.
     Source: Wang, Le Roux and Hershey 2018, "Alternative objective functions", L_DC,W.
@@ -153,7 +153,7 @@ def log_magnitude(
     threshold_db: float = -40.0,  # louder bins, relative to the loudest, set mean and spread
     floor_db: float = -80.0,  # quieter bins are raised to this
 ) -> Tensor:  # (batch, frame, frequency), real, no unit
-    """Log-magnitude with mean 0 and variance 1 over the active bins: no level is left in it."""
+    """Log-magnitude with mean 0 and a variance just below 1 over the active bins, without level."""
     mag = spec.abs()
     loudest = mag.amax((1, 2), keepdim=True).clamp(min=torch.finfo(mag.dtype).tiny)
     level = 20 * torch.log10((mag / loudest).clamp(min=10 ** (floor_db / 20)))
@@ -446,7 +446,8 @@ class Chimera(Network):
     """Deep clustering with a second head, which says the masks directly.
 
     Raises: ValueError for settings that mean nothing.
-    Source: Luo et al. 2017; the defaults are the size of Chimera++, Wang et al. 2018.
+    Source: Luo et al. 2017; the defaults are the size of Chimera++, Wang et al. 2018,
+    but `alpha` is this course's.
     """
 
     def __init__(
