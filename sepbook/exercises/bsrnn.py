@@ -22,7 +22,7 @@ def _noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 # %% ../../nbs/solutions/61_bsrnn.ipynb #8dd9bd2b
-@checker("61.1", difficulty=2, minutes=15, hint="Cumulative sums.")
+@checker("61.1", difficulty=2, minutes=25, hint="Cumulative sums.")
 def check_edges(answer: Callable):
     """Take (widths in Hz, n_fft, sample_rate); return the first bin of each band and, last, the number of bins."""
     runs = band_runs("music", 2048, 44100)
@@ -128,7 +128,7 @@ def check_mask(answer: Callable):
     expect(close(got, want), "Real and imaginary part of a bin lie side by side.")
 
 # %% ../../nbs/solutions/61_bsrnn.ipynb #e969f431
-@checker("61.6", difficulty=3, minutes=30, hint="A quantile is relative.")
+@checker("61.6", difficulty=3, minutes=45, hint="A quantile is relative.")
 def check_salient(answer: Callable):
     """Take (wav (channel, time), window, quantile); return the share of loud windows."""
     wav = _noise(2, 1050) * torch.linspace(0.1, 1, 1050, dtype=torch.float64)

@@ -27,6 +27,8 @@ from ..pit import pairwise_neg_snr
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #ab8afdb9
 BANDS = {
     "music": ((10, 100), (12, 250), (8, 500), (8, 1000), (2, 2000)),
+    "bass": ((10, 50), (5, 100), (6, 500), (4, 1000), (4, 2000)),
+    "drums": ((20, 50), (10, 100), (8, 250), (8, 500), (8, 1000)),
     "speech": ((20, 200), (6, 500), (7, 2000)),
     "small": ((6, 150), (6, 300), (4, 600), (3, 1500)),
 }  # how many bands, and how wide in Hz; one more takes the rest
@@ -207,7 +209,7 @@ OBJECTIVES = ("l1", "snr")
 
 # %% ../../nbs/5_bands/61_bsrnn.ipynb #e8df3691
 class BSRNN(Network):
-    """The band-split RNN of Luo and Yu 2023, TASLP 31; defaults are the paper's."""
+    """The band-split RNN of Luo and Yu 2023, TASLP 31; defaults are the paper's for vocals."""
 
     def __init__(
         self,
@@ -349,6 +351,7 @@ class ActiveCorpus(Sequence):
     """A corpus of stems without their silences, for MixtureDataset(..., remix=1.0).
 
     What remains of each stem is joined, so stems of one song no longer fit each other in time.
+    A stem in which nothing is salient stays whole, and a song keeps all its stems.
     """
 
     def __init__(
@@ -358,7 +361,8 @@ class ActiveCorpus(Sequence):
     ):
         self.corpus, self.rows = corpus, corpus.rows
         self.sample_rate, self.channels = corpus.sample_rate, corpus.channels
-        found = [salient(corpus[i], self.sample_rate, **how) for i in range(len(corpus))]
+        wavs = (corpus.read(i, 0, corpus.length(i)) for i in range(len(self.rows)))
+        found = [salient(wav, self.sample_rate, **how) for wav in wavs]
         self.stretches = [f or [(0, corpus.length(i))] for i, f in enumerate(found)]
 
     def __len__(self) -> int:

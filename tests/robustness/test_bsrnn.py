@@ -245,6 +245,30 @@ def test_active_corpus_reads_what_remains():
     assert data.sources == ("a", "b") and data[0][1].shape == (2, 1, 1000)
 
 
+def test_active_corpus_takes_songs_too():
+    class Songs(StemList):  # as `musdb18` gives them: one item a song, rows for the stems
+        def __len__(self):
+            return len(self.rows) // 2
+
+        def __getitem__(self, i):
+            return sum(self.wavs[2 * i : 2 * i + 2]), torch.stack(self.wavs[2 * i : 2 * i + 2])
+
+    wav = 0.1 * noise(2, 2, 1, 10_000)
+    wav[:, 1, :, 4000:8000] = 0
+    songs = Songs(dict(zip("xy", wav)), ("a", "b"), 1000)
+    corpus = ActiveCorpus(songs, seconds=2.0, share=0.6, quantile=0.0)
+    assert len(corpus) == 4 and corpus.stretches == [[(0, 10_000)], [(0, 4000), (8000, 10_000)]] * 2
+    assert torch.equal(
+        corpus.read(3, 3990, 30), wav[1, 1][:, [*range(3990, 4000), *range(8000, 8020)]]
+    )
+
+
+def test_the_papers_bands_for_bass_and_drums():
+    runs = {name: band_runs(name, 2048, 44100) for name in ("bass", "drums")}
+    assert sum(n for n, _ in runs["bass"]) == 30 and sum(n for n, _ in runs["drums"]) == 55
+    assert runs["bass"][0] == (10, 2) and runs["drums"][0] == (20, 2)  # 50 Hz are two bins
+
+
 def test_mute_is_as_frequent_as_asked():
     import numpy as np
 
