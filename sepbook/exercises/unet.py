@@ -60,15 +60,15 @@ def check_same(answer: Callable):
         expect((before, after) == (want // 2, want - want // 2), f"{case}: the odd one goes last.")
 
 # %% ../../nbs/solutions/24_unet.ipynb #8abf2754
-@checker("24.4", difficulty=3, minutes=20, hint="Divide the small number among the sources.")
+@checker("24.4", difficulty=2, minutes=20, hint="Divide the small number among the sources.")
 def check_shares(answer: Callable):
-    """Take y (source, ...), not negative, and power; return masks that sum to one."""
+    """Take y (source, ...), not negative, and exponent; return masks that sum to one."""
     y = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for power in (1.0, 2.0, 3.5):
-        want = (y**power + 1e-10 / 3) / ((y**power).sum(0) + 1e-10)
-        got = answer(y, power)
+    for exponent in (1.0, 2.0, 3.5):
+        want = (y**exponent + 1e-10 / 3) / ((y**exponent).sum(0) + 1e-10)
+        got = answer(y, exponent)
         expect(got.shape == y.shape, f"The masks have shape {tuple(got.shape)}, not (3, 4, 5).")
-        expect(close(got, want, 1e-6), f"With power {power} the masks differ.")
+        expect(close(got, want, 1e-6), f"With exponent {exponent} the masks differ.")
     silent = answer(torch.zeros(3, 2, dtype=torch.float64), 2.0)
     expect(bool(silent.isfinite().all()), "In silence there is NaN.")
     expect(close(silent.sum(0), torch.ones(2)), "In silence the masks don't sum to one.")
