@@ -172,7 +172,7 @@ def harmonic_percussive_masks(
 ) -> tuple[Tensor, Tensor]:  # harmonic, percussive: they sum to one
     """Horizontal lines to one mask, vertical lines to the other.
 
-    Source: Fitzgerald 2010.
+    Source: FitzGerald 2010.
     """
     lines, strokes = sliding_median(mag, frames), sliding_median(mag, bands, along_rows=False)
     harmonic = soft_mask(lines, strokes, power)
@@ -266,7 +266,7 @@ class HPSS(Spectral):
 
 @dataclass
 class HPSSRepet(Spectral):
-    """Drums, vocals and the rest as in 2012: first HPSS, then REPET-SIM on what is harmonic."""
+    """Drums, vocals and the rest: first HPSS, then REPET-SIM on what is harmonic."""
 
     sources: tuple[str, ...] = ("drums", "vocals", "other")  # what it returns, in this order
 
