@@ -180,7 +180,8 @@ class NMFSeparator:
         # explain: the known templates first, which nmf holds, then random ones
         parts = [self.dictionaries[name].to(V) for name in known]
         held = sum(part.shape[1] for part in parts)
-        unknown = random_start((len(V), self.rank * len(free)), V, 1 / len(V), 0)
+        shape = (len(V), self.rank * len(free))
+        unknown = random_start(shape, V, level=1 / len(V), seed=self.seed)
         parts += unknown.split(self.rank, 1) if free else ()
         W = torch.cat(parts, 1)
         W, H, _ = nmf(V, None, self.beta, self.n_iter, W, hold=held, seed=self.seed)
