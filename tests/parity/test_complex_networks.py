@@ -63,7 +63,7 @@ def test_dcunet_of_asteroid(size, bound):
     masker = sum(p.numel() for p in theirs.masker.parameters())
     assert ours.n_params == masker
     import_weights(ours, theirs.state_dict(), "asteroid")
-    same_as_asteroid(ours, theirs, "odd", "voices", single=3e-5)
+    same_as_asteroid(ours, theirs, "odd", "voices", single=5e-5)
 
 
 def test_dccrn_of_asteroid(dccrn_net):
@@ -71,7 +71,7 @@ def test_dccrn_of_asteroid(dccrn_net):
     ours = DCCRN(variant="asteroid", **SPEECH).eval()
     assert ours.n_params == sum(p.numel() for p in theirs.parameters()) == 3_669_336
     import_weights(ours, theirs.state_dict(), "asteroid")
-    same_as_asteroid(ours, theirs, "odd", "voices", single=3e-5)
+    same_as_asteroid(ours, theirs, "odd", "voices", single=5e-5)
 
 
 def espnet(**how) -> torch.nn.Module:
