@@ -1,4 +1,4 @@
-"""Settings of all tests: Hypothesis doesn't mind how busy the machine is, nor bf16 how old it is."""
+"""Settings of all tests: patience with busy machines, and with processors that lack bfloat16."""
 
 import pytest
 from hypothesis import HealthCheck, settings
