@@ -10,12 +10,11 @@ that no training has met, of the six voices of the training and of two others; a
 second, how its estimates of one second change when the positions across the chunks begin late.
 """
 
-import argparse
 import time
 from unittest import mock
 
 import torch
-from bench import figure, save
+from bench import figure, one_core, save
 from torch import Tensor
 
 from sepbook.learner import Learner
@@ -93,17 +92,13 @@ def run(name: str, seed: int, steps: int, data, tests: dict, short: list) -> dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    quick = one_core(__doc__.splitlines()[0])
     corpus = example_corpus()
     known = corpus.subset(lambda row: row["speaker"] not in HELD_BACK)
     unknown = corpus.subset(lambda row: row["speaker"] in HELD_BACK)
     tests = {"known voices": unheard(known, 3.0, 16), "held-back pair": unheard(unknown, 3.0, 16)}
     short = unheard(known, 1.0, 16)
-    seeds, steps = (SEEDS[:1], 3) if args.quick else (SEEDS, STEPS)
+    seeds, steps = (SEEDS[:1], 3) if quick else (SEEDS, STEPS)
     rows = []
     for seed in seeds:
         how = {"n_src": 2, "seconds": 1.0, "seed": seed + 1, "augment": Speed(0.05)}
@@ -111,7 +106,7 @@ def main() -> None:
         eight = [endless[k] for k in range(8)]
         for name, data in {"eight mixtures": eight, "endless mixtures": endless}.items():
             rows.append(run(name, seed, steps, data, tests, short))
-    if args.quick:
+    if quick:
         return
     headline = []
     for name in ("eight mixtures", "endless mixtures"):

@@ -8,11 +8,10 @@ three seconds, with the same number of items of half a second, and are measured 
 SI-SDR improvement. The mean over three seeds, and the smallest and the largest.
 """
 
-import argparse
 import time
 
 import torch
-from bench import figure, save
+from bench import figure, one_core, save
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -94,17 +93,13 @@ def run(name: str, seed: int, steps: int, early: Tensor, late: Tensor) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    quick = one_core(__doc__.splitlines()[0])
     song = example_song(RATE, mono=True)
     drums = song.src[song.sources.index("drums")]
     halves = torch.stack([drums, song.mix - drums]).chunk(2, -1)
-    seeds, steps = (SEEDS[:1], 3) if args.quick else (SEEDS, STEPS)
+    seeds, steps = (SEEDS[:1], 3) if quick else (SEEDS, STEPS)
     rows = [run(name, seed, steps, *halves) for seed in seeds for name in VARIANTS]
-    if args.quick:
+    if quick:
         return
     late = {name: [row["late"] for row in rows if row["variant"] == name] for name in VARIANTS}
     save(

@@ -265,6 +265,18 @@ def ratios(system: str, rows: list[dict]) -> list[dict]:
     return found
 
 
+def one_core(description: str) -> bool:
+    """Get ready for a training on one core; True for `--quick`, a few steps and no report."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    return args.quick
+
+
 def save(title: str, headline: list[dict], command: str, device: str, **more) -> None:
     """Write results/NAME.json, as the home page reads it; NAME is the script's."""
     told = {"title": title, "headline": headline, "command": command}
