@@ -70,7 +70,7 @@ def clips(model, corpus: Corpus, same_sex: float, size: int) -> dict:
         scores.append(gain(ordered(at_once(model, mix), src), src, mix))
         rng = np.random.default_rng([SEED, 0, i])
         rng.random()  # the kind of the item
-        pairs.append(data.draw_pair(rng))
+        pairs.append(data.draw_people(rng))
     return {
         "gain": float(np.mean(scores)),
         "ci": interval(scores, pairs),

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property, partial
+from itertools import permutations
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -48,7 +49,7 @@ NOISES = READERS.with_name("noise_validation.txt")
 OUT = HERE.parent / "results" / "leaderboard.json"
 SEED, CLIPS, TALKS, NOISY, MADE = 21, 100, 4, 63, 8
 TALK, PART = 120, (15, 45)  # seconds of a conversation; seconds of a song's excerpt that count
-STEMS = ("vocals", "drums", "other")
+SPEECH, STEMS = ("clips", "conversations", "three voices"), ("vocals", "drums", "other")
 BOUNDS = {"binary mask (oracle)": "ibm", "ratio mask (oracle)": "irm"}
 BOUNDS |= {"phase-sensitive mask (oracle)": "psm"}
 CHAPTERS = {"ConvTasNet": "43", "DPRNN": "44", "SepFormer": "45", "TasNet": "42", "UPIT": "23"}
@@ -102,14 +103,14 @@ def readers(data: Path, rate: int) -> Corpus:
     return preload(corpus.subset(lambda row: row["speaker"] in kept), level=None)
 
 
-def talk(data: Path, seconds: float, size: int, together: float) -> list[Item]:
-    """Two unseen readers, who speak all along or in turns."""
-    how = {"together": together, "alone": 0}
+def talk(data: Path, seconds: float, size: int, together: float, n_src: int = 2) -> list[Item]:
+    """Unseen readers, who speak all along or in turns."""
+    how = {"together": together, "alone": 0, "n_src": n_src}
     made, items = Conversations(readers(data, 8000), seconds, size, SEED, **how), []
     for i in range(size):
         rng = np.random.default_rng([SEED, 0, i])
         rng.random()  # the kind of the item
-        items.append(Item(*made[i], tuple(made.draw_pair(rng))))
+        items.append(Item(*made[i], made.draw_people(rng)))
     return items
 
 
@@ -162,15 +163,17 @@ def noisy(data: Path) -> list[Item]:
 
 def all_sets(data: Path, made: Path) -> dict[str, Set]:
     """Every set, unread."""
-    two = ("s1", "s2")
+    two, three = ("s1", "s2"), ("s1", "s2", "s3")
     clip = f"{CLIPS} pairs of unseen readers, 4 s, levels within 5 dB, as many pairs of one sex"
     turns = f"{TALKS} conversations of unseen readers, {TALK // 60} min, turns, pauses and overlaps"
+    more = f"{CLIPS} times three unseen readers, 4 s, levels within 5 dB, half of one sex"
     real = f"{PART[1] - PART[0]} s of eight excerpts of five real songs (CC0), bass in other"
     new = f"{MADE} songs of styles, sounds and singers that no training has, bass in other"
     noise = f"{NOISY} clips of unseen readers, 4 s, in four unseen noises, -5 to 10 dB"
     sets = [
         Set("clips", 8000, two, partial(talk, data, 4, CLIPS, 1), clip),
         Set("conversations", 8000, two, partial(talk, data, TALK, TALKS, 0), turns),
+        Set("three voices", 8000, three, partial(talk, data, 4, CLIPS, 1, 3), more),
         Set("songs", 22050, STEMS, partial(real_songs, data), real),
         Set("made songs", 22050, STEMS, partial(made_songs, data, made), new),
         Set("noisy speech", 16000, ("speech", "noise"), partial(noisy, data), noise),
@@ -260,6 +263,7 @@ def network(
     file = where if where.suffix else HERE.parent / "sepbook/weights" / f"{weights}.safetensors"
     speech = "vocals" not in model.sources and "noise" not in model.sources
     fit = ("clips", "conversations") if speech else ("songs", "made songs")
+    fit = ("three voices",) if speech and len(model.sources) == 3 else fit
     fit = ("noisy speech",) if "noise" in model.sources else fit
     seconds = card.get("seconds_trained", 0) + earlier_network(card)
     about = {"model": where.stem, "parameters": sum(p.numel() for p in model.parameters())}
@@ -302,7 +306,7 @@ def check_unseen(card: dict, name: str) -> None:
 
 def all_systems(sets: dict[str, Set]) -> dict[str, Callable[[], System]]:
     """Every system by name, made when it is measured."""
-    speech, music = ("clips", "conversations", "noisy speech"), ("songs", "made songs")
+    speech, music = (*SPEECH, "noisy speech"), ("songs", "made songs")
     same = lambda item, one: item.mix.expand_as(item.src)
     found = {"mixture": lambda: System("the mixture itself", "bound", same, tuple(SETS))}
     for name, mask in BOUNDS.items():
@@ -327,12 +331,13 @@ def all_systems(sets: dict[str, Set]) -> dict[str, Callable[[], System]]:
 
 
 def in_order(est: Tensor, src: Tensor) -> Tensor:
-    """Two voices in the one order that suits the whole recording."""
-    return est if sa_sdr(est, src) >= sa_sdr(est.flip(0), src) else est.flip(0)
+    """Voices in the one order that suits the whole recording."""
+    orders = [est[list(order)] for order in permutations(range(len(est)))]
+    return max(orders, key=lambda est: float(sa_sdr(est, src)))
 
 
 def speech_score(one: Set, est: dict | Tensor, item: Item) -> dict[str, float]:
-    """SI-SDR gain: of both voices in one order, or of the speech in noise."""
+    """SI-SDR gain: of all voices in one order, or of the speech in noise."""
     if isinstance(est, dict):
         est = torch.stack([torch.as_tensor(wav).reshape(1, -1) for wav in est.values()])
     if one.sources[0] == "s1":

@@ -5,17 +5,20 @@
     python benchmarks/songs_ablation.py REAL MADE --quick        a few steps, writes nothing
 
 REAL and MADE are corpora of stems as `sepbook.mixtures.Corpus` reads them; REAL has the columns
-`excerpt` and `song`. A fold leaves one real song out (`--folds` names them, the first two
-otherwise), trains a small Open-Unmix three times with the same number of steps, and measures all
-excerpts of that song. `--unseen` names a corpus of further made songs, of styles, sounds and
-voices that MADE lacks; they are measured, too. The bass of made songs goes to "other" where REAL
-has no bass. SDR in dB is the median over frames of one second in which the source sounds, then
-the mean over the song's excerpts. The result is written after every training.
+`excerpt` and `song`. A fold leaves one real song out (each in turn; `--folds` names fewer), trains
+a small Open-Unmix on the other songs, and on them and MADE in turn, and measures all excerpts of
+that song. MADE alone is trained on once, with as many steps, and measured on every song. `--unseen`
+names a corpus of further made songs, of styles, sounds and voices that MADE lacks; they are
+measured, too. The bass of made songs goes to "other" where REAL has no bass. SDR in dB is the
+median over frames of one second in which the source sounds, then the mean over the song's excerpts.
+The result is written after every training.
 """
 
 import argparse
 import os
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -91,7 +94,7 @@ def measure(net: OpenUnmix | None, songs: list[Tensor], rate: int) -> list[float
     return [round(float(x), 2) for x in torch.stack(rows).nanmean(0)]
 
 
-def train(parts: list[Corpus], sources: tuple[str, ...], steps: int, seed: int) -> OpenUnmix:
+def train(parts: Sequence[Corpus], sources: tuple[str, ...], steps: int, seed: int) -> OpenUnmix:
     """A small network after so many steps, on as many items of each corpus."""
     data = Merged([MixtureDataset(part, seed=seed, **HOW) for part in parts], sources)
     torch.manual_seed(seed)
@@ -100,6 +103,12 @@ def train(parts: list[Corpus], sources: tuple[str, ...], steps: int, seed: int) 
     learner = Learner(net, data, batch_size=BATCH, lr=2e-3, schedule="cosine", seed=seed)
     learner.fit(steps=steps, progress=False)
     return net.eval()
+
+
+def timed(work: Callable) -> tuple:
+    """What it returns, and the CPU minutes it took."""
+    started = time.process_time()
+    return work(), (time.process_time() - started) / 60
 
 
 def main() -> None:
@@ -124,22 +133,26 @@ def main() -> None:
     if args.unseen:
         unseen = excerpts(Corpus(args.unseen, sample_rate=real.sample_rate, channels=1), sources)
     train([real], sources, 2, 0)  # the first steps are slow
-    started = time.process_time()
-    train([real], sources, 12, 0)
-    per_step = (time.process_time() - started) / 12
-    steps = 3 if args.quick else round(60 * args.minutes / per_step)
-    print(f"{per_step:.2f} CPU seconds for a step: {steps} steps for each training", flush=True)
-    rows = []
-    for fold in args.folds or names[:2]:
+    per_step = timed(lambda: train([real], sources, 12, 0))[1] / 12
+    steps = 3 if args.quick else round(args.minutes / per_step)
+    print(
+        f"{60 * per_step:.2f} CPU seconds for a step: {steps} steps for each training", flush=True
+    )
+    rows, learn = [], lambda *parts: timed(lambda: train(parts, sources, steps, args.seed))
+    of_made = learn(made)
+    for fold in args.folds or names:
         others = real.subset(lambda row, fold=fold: row["song"] != fold)
         kept = excerpts(real.subset(lambda row, fold=fold: row["song"] == fold), sources)
-        sets = {"real": [others], "made": [made], "both": [others, made]}
-        for trained_on, parts in {"mixture": None, **sets}.items():
-            started = time.process_time()
-            net = train(parts, sources, steps, args.seed) if parts else None
-            spent = time.process_time() - started
-            row = {"left out": fold, "trained on": trained_on, "steps": steps if parts else 0}
-            row |= {"cpu_minutes": round(spent / 60, 2)}
+        nets = {
+            "mixture": lambda: (None, 0),
+            "real": partial(learn, others),
+            "made": lambda: of_made,
+            "both": partial(learn, others, made),
+        }
+        for trained_on, job in nets.items():
+            net, spent = job()
+            row = {"left out": fold, "trained on": trained_on, "steps": steps if net else 0}
+            row |= {"cpu_minutes": round(spent, 2)}
             row["sdr"] = dict(zip(sources, measure(net, kept, real.sample_rate)))
             if unseen:
                 row["sdr of unseen made songs"] = dict(

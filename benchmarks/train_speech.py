@@ -4,12 +4,16 @@
 
 `--voices` is what `benchmarks/speech_voices.py` wrote, `--noise` a corpus. Batches of four items
 have 4, 8 or 16 s. With `--clips` the network of `--init` itself goes on, on four seconds in which
-both speak all along. A folder makes it resumable: the same command goes on where it stopped.
+both speak all along. With `--three` it gets masks for a third voice, and learns from four seconds
+of three people, who speak all along in six of ten items, and in turns in the others. A folder makes
+it resumable: the same command goes on where it stopped. `--data` is the corpus that the voices come
+from; the network is measured on those of its speakers who were kept apart, for the card.
 """
 
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +21,22 @@ import torch
 from bench.recipe import LONG
 
 import sepbook
-from sepbook.conversations import Conversations
+from sepbook.conversations import Conversations, sa_sdr_loss
 from sepbook.engine.corpora import Corpus, preload
-from sepbook.engine.weights import save
+from sepbook.engine.experiments import (
+    Mixtures,
+    draw_mixtures,
+    keep,
+    open_corpus,
+    save_measured,
+)
 from sepbook.learner import Learner
+from sepbook.models.conv_tasnet import ConvTasNet
 from sepbook.models.second_look import SecondLook
 
 TALKS = {4: (0.55, 0.8), 8: (0.3, 0.3), 16: (0.15, 0.1)}  # s: share of batches, "together"
 CLIPS = {4: (1.0, 1.0)}
+THREE = {4: (1.0, 0.6)}
 SHARES = {
     "readers": 0.6,
     "recorded": 0.25,
@@ -67,9 +79,11 @@ class Voices:
 class Batches(torch.utils.data.Dataset):
     """Items of several lengths, one length for each batch."""
 
-    def __init__(self, voices: Voices, noise: Corpus, lengths: dict, size: int, seed: int):
+    def __init__(
+        self, voices: Voices, noise: Corpus, lengths: dict, size: int, seed: int, n_src: int = 2
+    ):
         self.size, self.seed, self.epoch = size, seed, 0
-        how = {"rooms": 0.15, "noise": noise, "noise_share": 0.15, "size": size}
+        how = {"rooms": 0.15, "noise": noise, "noise_share": 0.15, "size": size, "n_src": n_src}
         self.shares = [share for share, _ in lengths.values()]
         self.parts = [
             Conversations(
@@ -82,7 +96,7 @@ class Batches(torch.utils.data.Dataset):
             )
             for seconds, (_, together) in lengths.items()
         ]
-        self.sample_rate, self.channels, self.sources = 8000, 1, ("s1", "s2")
+        self.sample_rate, self.channels, self.sources = 8000, 1, self.parts[0].sources
 
     def __len__(self) -> int:
         return self.size
@@ -97,17 +111,30 @@ class Batches(torch.utils.data.Dataset):
         return self.parts[rng.choice(len(self.parts), p=self.shares)][i]
 
 
+def with_third(first: ConvTasNet) -> ConvTasNet:
+    """The same network for three voices: the third's masks begin halfway between the others'."""
+    model = ConvTasNet(**first.config | {"n_src": 3, "sources": None})
+    state = first.state_dict()
+    for name in ("masks.weight", "masks.bias"):
+        one, two = state[name].chunk(2)
+        state[name] = torch.cat([one, two, (one + two) / 2])
+    model.load_state_dict(state)
+    return model
+
+
 def main() -> None:
     """Train, resume, save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--voices", type=Path, required=True)
     parser.add_argument("--noise", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="the corpus behind the voices")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
         "--init", default="conv-tasnet-2voices", help="or a second look to go on with"
     )
     parser.add_argument("--thaw", action="store_true", help="train the first network, too")
     parser.add_argument("--clips", action="store_true", help="train the network of --init alone")
+    parser.add_argument("--three", action="store_true", help="the same, for three voices")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--precision", default="no", help="bf16: half as long again in the time")
     parser.add_argument("--minutes", type=float, default=95)
@@ -117,7 +144,11 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     first = sepbook.load(args.init)
-    if args.clips:
+    n_src, lengths, loss = 2, CLIPS if args.clips else TALKS, None
+    if args.three:
+        model = with_third(first) if first.n_src == 2 else first
+        n_src, lengths, loss = 3, THREE, lambda model, mix, src: sa_sdr_loss(model(mix), src)
+    elif args.clips:
         model = first
     elif isinstance(first, SecondLook):
         model = SecondLook(**first.config | {"frozen": not args.thaw})
@@ -130,15 +161,18 @@ def main() -> None:
     names = sorted(path.stem for path in args.voices.glob("*.npy") if path.stem != "valid")
     voices, noise = Voices(args.voices, names), preload(Corpus(args.noise, 8000), level=None)
     valid = Voices(args.voices, ["valid"])
-    short = Conversations(valid, 4, 48, 5, together=1, alone=0)
+    short = Conversations(valid, 4, 48, 5, together=1, alone=0, n_src=n_src)
     talks = Conversations(valid, 12, 12, 6, together=0, alone=0.15)
     apart = [
-        part[i] for part in (short, *([] if args.clips else [talks])) for i in range(len(part))
+        part[i]
+        for part in (short, *([] if args.clips or args.three else [talks]))
+        for i in range(len(part))
     ]
     learner = Learner(
         model,
-        Batches(voices, noise, CLIPS if args.clips else TALKS, 100 * BATCH, args.seed),
+        Batches(voices, noise, lengths, 100 * BATCH, args.seed, n_src),
         apart,
+        loss,
         batch_size=BATCH,
         lr=args.lr,
         seed=args.seed,
@@ -148,14 +182,18 @@ def main() -> None:
     )
     learner.fit(minutes=args.minutes)
     people = len({row["speaker"] for row in voices.rows})
-    kind = "clips" if args.clips else "conversations"
+    kind = "clips" if args.clips or args.three else "conversations"
     story = {"data": f"{kind} of {people} voices, real and synthesised", "licence": LICENCE}
     command = "python " + " ".join(sys.argv)
     story |= {"attribution": BY, "command": command}
     if getattr(first, "card", None):
         told = ("command", "steps", "seconds_trained", "before")
         story["before"] = {k: first.card[k] for k in told if k in first.card}
-    save(learner.best(), args.out, learner.card() | story, dtype="float16")
+    held, test = sorted({row["speaker"] for row in valid.rows}, key=int), Mixtures(4.0, 200)
+    corpus = keep(open_corpus(str(args.data), model), held, "--data", but=False)
+    learner.valid = draw_mixtures(corpus, model.sources, test, None)
+    told = asdict(test) | {"names": held, "songs": False}
+    print(save_measured(learner, args.out, learner.card() | story, told, "float16"))
 
 
 if __name__ == "__main__":

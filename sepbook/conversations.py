@@ -46,7 +46,7 @@ def draw_turns(
     rng: np.random.Generator,  # where chance comes from
     frames: int,  # length of the conversation in samples
     sample_rate: int,  # Hz
-    people: int = 2,  # who take part: 1 or 2
+    people: int = 2,  # who take part
     turn: tuple[float, float] = (0.8, 5.0),  # shortest and longest turn, s
     longest_pause: float = 6.0,  # s; in short conversations at most 0.6 of their length
     interruptions: float | None = None,  # share of turns that begin before the last has ended
@@ -67,7 +67,7 @@ def draw_turns(
         turns.append(Turn(who, at, at + length))
         free[who], end = at + length, max(end, at + length)
         if rng.random() < 0.85:
-            who = (who + 1) % people
+            who = (who + 1 + int(rng.integers(max(1, people - 1)))) % people  # somebody else
     return [Turn(w, max(0, a), min(b, frames)) for w, a, b in turns if b > 0 and a < frames]
 
 # %% ../nbs/1_foundations/07_conversations.ipynb #c07027
@@ -219,16 +219,17 @@ class Conversations(Dataset):
         seconds: float = 8.0,  # length of an item
         size: int = 1000,  # items in one epoch
         seed: int = 0,  # another number, other conversations
-        together: float = 0.3,  # share of items in which two people speak all along
+        together: float = 0.3,  # share of items in which all people speak all along
         alone: float = 0.1,  # share of items with one person; the other source is silent
-        same_sex: float = 0.5,  # share of pairs of similar voices
-        level_range: tuple[float, float] = (0.0, 5.0),  # dB from the louder voice to the other
+        same_sex: float = 0.5,  # share of items in which the others' voices are like the first
+        level_range: tuple[float, float] = (0.0, 5.0),  # dB from the loudest voice to the softest
         turn: tuple[float, float] = (0.8, 5.0),  # shortest and longest turn, s
         longest_pause: float = 6.0,  # s
         rooms: float = 0.0,  # share of items in a room
         noise: Corpus | None = None,  # added to the mixture, not among the sources
         noise_share: float = 0.5,  # share of items that noise is added to
         noise_snr: tuple[float, float] = (5.0, 30.0),  # dB, louder voice against noise
+        n_src: int = 2,  # people
     ):
         shares = {"together": together, "alone": alone, "same_sex": same_sex}
         shares |= {"rooms": rooms, "noise_share": noise_share, "together + alone": together + alone}
@@ -236,6 +237,7 @@ class Conversations(Dataset):
             check_number(name, share, least=0, most=1)
         check_number("seconds", seconds, least=0.5)
         check_number("size", size, least=1, whole=True)
+        check_number("n_src", n_src, least=2, whole=True)
         ranges = {"level_range": level_range, "turn": turn, "noise_snr": noise_snr}
         for name, (low, high) in ranges.items():
             if not low <= high:
@@ -248,7 +250,8 @@ class Conversations(Dataset):
         self.together, self.alone, self.same_sex, self.rooms = together, alone, same_sex, rooms
         self.level_range, self.turn, self.longest_pause = level_range, turn, longest_pause
         self.noise, self.noise_share, self.noise_snr = noise, noise_share, noise_snr
-        self.sample_rate, self.channels, self.sources = corpus.sample_rate, 1, ("s1", "s2")
+        self.sample_rate, self.channels = corpus.sample_rate, 1
+        self.n_src, self.sources = n_src, tuple(f"s{k + 1}" for k in range(n_src))
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self.sounds: dict[str, list[int]] = {}  # rows of each person
         for i, row in enumerate(corpus.rows):
@@ -258,9 +261,9 @@ class Conversations(Dataset):
         weight = [float(corpus.rows[self.sounds[p][0]].get("weight", 1)) for p in self.people]
         self.weight = np.array(weight) / sum(weight)
         for kind, share in (("alike", same_sex), ("different", 1 - same_sex)):
-            able = [self.partners(k, kind == "alike").any() for k in range(len(self.people))]
-            if share and not any(able):
-                raise ValueError(f"the corpus has no pair of {kind} voices; change same_sex")
+            if share and not self.able(kind == "alike").any():
+                many = "pair" if n_src == 2 else f"{n_src} people"
+                raise ValueError(f"the corpus has no {many} of {kind} voices; change same_sex")
 
     def __len__(self) -> int:
         return self.size
@@ -282,14 +285,24 @@ class Conversations(Dataset):
         fits[first] = False
         return self.weight * fits
 
-    def draw_pair(self, rng: np.random.Generator) -> tuple[str, str]:
-        """Two different people."""
+    def able(self, alike: bool) -> np.ndarray:
+        """The weight of each person, zero for those who have too few partners of that kind."""
+        enough = [
+            np.count_nonzero(self.partners(k, alike)) >= self.n_src - 1
+            for k in range(len(self.people))
+        ]
+        return self.weight * enough
+
+    def draw_people(self, rng: np.random.Generator) -> tuple[str, ...]:
+        """Different people; all others are like the first, or all are unlike."""
         alike = bool(rng.random() < self.same_sex)
-        able = self.weight * [self.partners(k, alike).any() for k in range(len(self.people))]
-        first = int(rng.choice(len(self.people), p=able / able.sum()))
-        chances = self.partners(first, alike)
-        second = int(rng.choice(len(self.people), p=chances / chances.sum()))
-        return self.people[first], self.people[second]
+        able = self.able(alike)
+        drawn = [int(rng.choice(len(able), p=able / able.sum()))]
+        chances = self.partners(drawn[0], alike)
+        while len(drawn) < self.n_src:
+            drawn.append(int(rng.choice(len(chances), p=chances / chances.sum())))
+            chances[drawn[-1]] = 0
+        return tuple(self.people[k] for k in drawn)
 
     def draw_speech(self, name: str, frames: int, rng: np.random.Generator) -> np.ndarray:
         """So many samples of one person's voice, of mean power 1: recordings one after the other."""
@@ -307,26 +320,27 @@ class Conversations(Dataset):
         if not 0 <= i < self.size:
             raise IndexError(f"item {i} of a data set of {self.size}")
         rng, n = np.random.default_rng([self.seed, int(self.epoch), i]), self.frames
-        kind, pair = rng.random(), self.draw_pair(rng)
+        kind, people = rng.random(), self.draw_people(rng)
         if kind < self.together:
-            turns = [Turn(0, 0, n), Turn(1, 0, n)]
+            turns = [Turn(who, 0, n) for who in range(self.n_src)]
         else:
-            people = 1 if kind < self.together + self.alone else 2
-            turns = draw_turns(rng, n, self.sample_rate, people, self.turn, self.longest_pause)
+            many = 1 if kind < self.together + self.alone else self.n_src
+            turns = draw_turns(rng, n, self.sample_rate, many, self.turn, self.longest_pause)
         apart = rng.uniform(*self.level_range) * rng.choice([-0.5, 0.5])
-        src = np.zeros((2, n), np.float32)
-        for who, name in enumerate(pair):
+        above = apart * np.linspace(1, -1, self.n_src)  # dB
+        src = np.zeros((self.n_src, n), np.float32)
+        for who, name in enumerate(people):
             mine = [t for t in turns if t.who == who]
             if not mine:
                 continue
-            gain = 10 ** ((LEVEL + apart - 2 * apart * who) / 20)
+            gain = 10 ** ((LEVEL + above[who]) / 20)
             speech = self.draw_speech(name, sum(t.stop - t.start for t in mine), rng)
             for _, start, stop in mine:
                 piece, speech = speech[: stop - start] * gain, speech[stop - start :]
                 src[who, start:stop] += faded(piece, start > 0, stop < n, self.sample_rate // 100)
         if rng.random() < self.rooms:
-            src = convolve(src, draw_room(rng, self.sample_rate))
-        src = src[rng.permutation(2)]
+            src = convolve(src, draw_room(rng, self.sample_rate, self.n_src))
+        src = src[rng.permutation(self.n_src)]
         mix = src.sum(0)
         if self.noise is not None and rng.random() < self.noise_share:
             mix = mix + self.draw_noise(rng) * 10 ** ((LEVEL + abs(apart)) / 20)

@@ -84,10 +84,33 @@ def test_pitch_stands_in_for_a_missing_column():
 def test_weights_decide_who_is_drawn():
     corpus = Constant("m1", "m2", "m3", "m4", weight=[10, 10, 1, 1])
     data = Conversations(corpus, same_sex=1)
-    pairs = [data.draw_pair(np.random.default_rng(k)) for k in range(500)]
+    pairs = [data.draw_people(np.random.default_rng(k)) for k in range(500)]
     first = [a for a, _ in pairs]
     assert 0.85 < np.mean([a in ("m1", "m2") for a in first]) < 0.97
     assert all(a != b for a, b in pairs)
+
+
+def test_three_people_at_a_table():
+    data = Conversations(PEOPLE, 4, 40, together=0.5, alone=0, same_sex=0, n_src=3, rooms=0.5)
+    assert data.sources == ("s1", "s2", "s3")
+    for k in range(40):
+        first, *others = data.draw_people(np.random.default_rng(k))
+        assert len({first, *others}) == 3
+        assert all((first[0] == "f") != (name[0] == "f") for name in others)
+    mix, src = data[0]
+    assert src.shape == (3, 1, 32000) and torch.allclose(mix, src.sum(0), atol=1e-5)
+    sound = torch.stack([src.abs().amax((1, 2)) > 0 for _, src in data]).sum(1)
+    assert (sound == 3).sum() >= 20 and (sound >= 1).all()
+    with pytest.raises(ValueError, match="no 3 people of alike voices"):
+        Conversations(PEOPLE, same_sex=1, n_src=3)
+
+
+def test_three_people_take_turns():
+    turns = draw_turns(np.random.default_rng(0), 600 * 8000, 8000, people=3)
+    order = [t.who for t in turns]
+    assert set(order) == {0, 1, 2}
+    after = {(a, b) for a, b in pairwise(order) if a != b}
+    assert len(after) == 6  # anybody may follow anybody
 
 
 def test_items_are_the_same_whatever_came_before():
