@@ -135,8 +135,7 @@ def make(out: Path, names: list[str] | None = None) -> dict:
 
     from sepbook.engine.weights import defaults
 
-    there = [name for name, weights in defaults().items() if weights]
-    offered = names or sorted(there, key=[*TITLES, *there].index)  # as TITLES has them
+    offered = names or [name for name in TITLES if defaults().get(name)]
     runtime(out / "ort")
     told = {"longest": LONGEST, "models": [entry(name, out) for name in offered]}
     (out / "examples").mkdir(parents=True, exist_ok=True)

@@ -989,9 +989,10 @@ def model_lines(
             ]
         )
         yield from lines.splitlines()
-    yield "\n* what -n music, -n speech and -n denoise stand for"
-    yield "SI-SDRi: mean improvement in dB, on the test mixtures of the card (- if none is"
-    yield "on it); only models of one kind compare. sepbook models NAME shows a card."
+    yield "\n* what -n music, -n speech, -n speech3 and -n denoise stand for"
+    yield "SI-SDRi: mean improvement in dB, each on the test mixtures of its own card (- if"
+    yield "none is on it). Chapter 82 ranks all on the same recordings, conversations and"
+    yield "songs among them. sepbook models NAME shows a card."
 
 
 def class_rows() -> list[dict]:  # for `table`

@@ -450,7 +450,7 @@ def shipped() -> dict[str, Path]:  # name -> file
 
 
 def defaults() -> dict[str, str | None]:  # use -> name
-    """Which of the shipped weights `speech`, `music` and `denoise` stand for."""
+    """Which of the shipped weights `speech`, `speech3`, `music` and `denoise` stand for."""
     text = (Path(str(files("sepbook"))) / "weights" / "defaults.json").read_text(encoding="utf-8")
     return json.loads(text)
 
