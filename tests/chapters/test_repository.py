@@ -93,3 +93,21 @@ def test_the_map_is_true():
     rows = re.findall(r"^\|[^|]*\| \[(\d\d) [^\]]+\]\((nbs/[^)]+)\)", text, re.M)
     assert {path for _, path in rows} == {path.relative_to(ROOT).as_posix() for path in lessons()}
     assert all(Path(path).name.startswith(number) for number, path in rows)
+
+
+def test_the_plan_has_read_what_it_needs():
+    """Each week of the plan for teachers, and the chapters that those of the week build on."""
+    plan = (ROOT / "nbs" / "teach" / "plan.qmd").read_text(encoding="utf-8")
+    needs = {}
+    for path in lessons():
+        cell = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+        line = re.search(r"^- needs: (.*)$", cell, re.M)[1]
+        needs[int(path.name[:2])] = set(map(int, re.findall(r"(\d\d)_\w+\.ipynb", line)))
+    read = set()
+    for week in plan.split("\n## Week ")[1:]:
+        told = re.search(r"^- \*\*Read\*\*: (.*)$", week, re.M)[1]
+        named = set(map(int, re.findall(r"(?:chapters?|and) (\d+)", told)))
+        todays = set(map(int, re.search(r"\{minutes ([\d ]+)\}", told)[1].split()))
+        missing = set().union(*(needs[n] for n in todays)) - read - named
+        assert not missing, f"week {week.split(':')[0]} needs chapters {sorted(missing)}"
+        read |= todays
