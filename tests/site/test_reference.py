@@ -238,8 +238,10 @@ def test_slides_of_a_chapter(book, tmp_path):
     assert "](../" not in text
 
 
-def test_slides_are_there_for_foundations_and_card(book):
+def test_slides_are_there_for_what_the_plan_reads(book):
     numbers = [p.number for p in slides.shown(book)]
-    assert numbers[:3] == ["1", "2", "3"] and numbers[-12:] == slides.CARD
+    assert numbers[:3] == ["1", "2", "3"] and numbers[-len(slides.READ) :] == slides.READ
+    weeks = re.findall(r"\{minutes ([\d ]+)\}", (NBS / "teach/plan.qmd").read_text())
+    assert {n for week in weeks for n in week.split()} <= set(numbers)
     listed = written(book, NBS / "teach/slides.qmd")
     assert listed.count("](slides/") == len(numbers)

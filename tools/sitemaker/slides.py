@@ -9,8 +9,8 @@ import yaml
 
 from .book import EQUATION, Book, Page
 
-# The systems of the card, one after the other; the foundations come before them.
-CARD = "13 21 22 23 24 41 42 43 44 45 46 61".split()
+# What the plan for teachers reads after the foundations.
+READ = "10 13 20 21 22 23 24 41 42 43 44 45 46 61 79 80".split()
 SKIPPED = re.compile(
     r"further reading|exercise|you will be able|summary|checks|run it at scale", re.I
 )
@@ -23,7 +23,7 @@ SOUND = re.compile(
 def shown(book: Book) -> list[Page]:
     """The chapters that have slides."""
     foundations = [p for p in book.pages if p.folder == "1_foundations"]
-    return foundations + [book.chapters[n] for n in CARD if n in book.chapters]
+    return foundations + [book.chapters[n] for n in READ if n in book.chapters]
 
 
 def name(page: Page) -> str:
