@@ -26,7 +26,9 @@ from sepbook.engine.corpora import Corpus, preload
 from sepbook.engine.experiments import (
     Mixtures,
     draw_mixtures,
+    earlier,
     keep,
+    nameless,
     open_corpus,
     save_measured,
 )
@@ -49,7 +51,8 @@ SHARES = {
 BATCH = 4
 LICENCE = "CC BY 4.0"
 BY = "LibriSpeech (c) 2014 Vassil Panayotov, from LibriVox recordings; Arabic Speech Commands "
-BY += "Dataset v1 (A. Ghandoura, F. Hjabo, O. Al Dakkak, 2021)"
+BY += "Dataset v1 (A. Ghandoura, F. Hjabo, O. Al Dakkak, 2021); "
+BY += "recorded voices of the Debian packages that benchmarks/recorded_voices.py names"
 
 
 class Voices:
@@ -184,16 +187,17 @@ def main() -> None:
     people = len({row["speaker"] for row in voices.rows})
     kind = "clips" if args.clips or args.three else "conversations"
     story = {"data": f"{kind} of {people} voices, real and synthesised", "licence": LICENCE}
-    command = "python " + " ".join(sys.argv)
+    command = " ".join(["python", sys.argv[0], *map(nameless, sys.argv[1:])])
     story |= {"attribution": BY, "command": command}
-    if getattr(first, "card", None):
-        told = ("command", "steps", "seconds_trained", "before")
-        story["before"] = {k: first.card[k] for k in told if k in first.card}
+    card = learner.card()
+    if before := getattr(first, "card", None):
+        story |= earlier(before, card["seconds_trained"])
+        story["before"]["scores"] = before["scores"]
     held, test = sorted({row["speaker"] for row in valid.rows}, key=int), Mixtures(4.0, 200)
     corpus = keep(open_corpus(str(args.data), model), held, "--data", but=False)
     learner.valid = draw_mixtures(corpus, model.sources, test, None)
     told = asdict(test) | {"names": held, "songs": False}
-    print(save_measured(learner, args.out, learner.card() | story, told, "float16"))
+    print(save_measured(learner, args.out, card | story, told, "float16"))
 
 
 if __name__ == "__main__":
