@@ -22,7 +22,7 @@ from .core import checker, close, expect
 @checker(
     "79.1",
     difficulty=2,
-    minutes=15,
+    minutes=25,
     hint="The signed integer with only the sign bit set is -2**31.",
 )
 def check_flip(answer: Callable):
@@ -73,10 +73,14 @@ def refuses(answer: Callable, path: Path) -> bool:
         return False
     except ValueError:
         return True
+    except (MemoryError, OverflowError):
+        return False
     return False
 
 
-@checker("79.2", difficulty=2, minutes=15, hint="Eight bytes, lowest first; then so many of JSON.")
+@checker(
+    "79.2", difficulty=2, minutes=15, hint="Eight bytes, lowest first; can the file hold so many?"
+)
 def check_read_header(answer: Callable):
     """Take the path of a safetensors file; return its header as a dict; ValueError if cut short."""
     with tempfile.TemporaryDirectory() as folder:
@@ -88,6 +92,11 @@ def check_read_header(answer: Callable):
         for size in (4, 8, 100, 7 + length):
             short.write_bytes(raw[:size])
             expect(refuses(answer, short), f"A file cut after {size} bytes must raise ValueError.")
+        short.write_bytes(b"<!DOCTYPE html><p>404 Not found")
+        expect(
+            refuses(answer, short),
+            "A web page announces a header of exabytes: compare with the file's size before reading.",
+        )
         for size in (8 + length, len(raw) - 10):
             short.write_bytes(raw[:size])
             expect(answer(short) == want, "The header is whole: do not read or need the tensors.")
@@ -190,7 +199,7 @@ def theirs(state: dict[str, Tensor], x: Tensor) -> Tensor:
     return torch.conv1d(x, state["head.weight"])
 
 
-@checker("79.5", difficulty=4, minutes=30, hint="chunk(2) along the rows; both weight and bias.")
+@checker("79.5", difficulty=3, minutes=20, hint="chunk(2) along the rows; both weight and bias.")
 def check_rename(answer: Callable):
     """Take a peer's state dict; return ours, with every fused GLU split into value and gate."""
     state = peer_state()
