@@ -25,6 +25,7 @@ from .engine.weights import defaults
 SETS = {  # what is measured on what, and how it becomes one number
     "clips": ("SI-SDR gain", "mean over clips", "speakers"),
     "conversations": ("SI-SDR gain", "one order for all of it; mean over recordings", "speakers"),
+    "three voices": ("SI-SDR gain", "mean over clips", "speakers"),
     "songs": ("SDR", "median over frames of 1 s; mean over stems, then songs", "songs"),
     "made songs": ("SDR", "median over frames of 1 s; mean over stems, then songs", "songs"),
     "noisy speech": ("SI-SDR gain", "mean over clips", "speakers"),
