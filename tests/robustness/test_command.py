@@ -467,7 +467,8 @@ def test_models_lists_what_ships_and_what_can_be_fetched():
     assert fetched["htdemucs"]["sources"] == ["drums", "bass", "other", "vocals"]
     default = {row["default_for"]: row for row in rows if row.get("default_for")}
     kinds = {word: row["kind"] for word, row in default.items()}
-    assert kinds == {"music": "music", "speech": "speech", "denoise": "enhancement"}
+    voices = {"speech": "speech", "speech3": "speech"}
+    assert kinds == {"music": "music", "denoise": "enhancement"} | voices
     assert all(row["ships"] and f"-n {word}" in result.stdout for word, row in default.items())
 
 
@@ -594,8 +595,10 @@ try:
 except SystemExit as end:
     assert not end.code, end.code
 import re, torch, sepbook
-block = re.search(r"## The package alone.*?```python\\n(.*?)```", open(sys.argv[1]).read(), re.S)[1]
-exec(block.rpartition("sepbook.evaluate")[0])
+first, second = re.findall(r"```python\\n(.*?)```", open(sys.argv[1]).read(), re.S)
+exec(first.rpartition("sepbook.evaluate")[0])
+exec(second)
+assert clean.shape == mix.shape
 wav = torch.zeros(2, 800)
 est = sepbook.separate("./songs.safetensors", wav, progress=True)
 assert set(est) == {"vocals", "drums", "other"}

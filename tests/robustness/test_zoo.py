@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sepbook import zoo
+from sepbook import separate, zoo
 from sepbook.engine import weights as engine
+from sepbook.engine.examples import example_readers
 from sepbook.learner import Learner, Network
 from sepbook.metrics import evaluate
 from sepbook.mixtures import example_song
@@ -476,10 +477,11 @@ def test_what_ships(name):
 
 
 def test_defaults_ship():
-    assert set(engine.defaults()) == {"speech", "music", "denoise"}
+    assert set(engine.defaults()) == {"speech", "speech3", "music", "denoise"}
     assert set(engine.defaults().values()) <= set(engine.shipped())
     assert zoo.load("music").sources == ("vocals", "drums", "bass", "other")
     assert zoo.load("denoise").sources == ("speech", "noise")
+    assert zoo.load("speech3").sources == ("s1", "s2", "s3")
 
 
 def test_the_music_model_gains():
@@ -488,6 +490,20 @@ def test_the_music_model_gains():
     assert song.sources == zoo.load("music").sources
     table = evaluate(zoo.load("music"), song, ("si_sdri",), sample_rate=22050)
     assert table.si_sdri.mean() > 0.5
+
+
+def test_the_model_for_three_voices_gains():
+    """Over readers whom no weights know; speakers come out in any order."""
+    net = zoo.load("speech3")
+    gains = []
+    for seed in range(4):
+        crowd = example_readers(3, 4.0, seed, 8000)
+        table = evaluate(net, crowd, ("si_sdri",), sample_rate=8000)
+        gains.append(table.si_sdri.mean())
+    assert np.mean(gains) > 2
+    parts = separate(net, crowd.mix.repeat(1, 8), 8000, progress=False)  # in segments, tracked
+    assert [*parts] == ["s1", "s2", "s3"]
+    assert all(wav.shape == (1, 8 * 32000) and wav.isfinite().all() for wav in parts.values())
 
 
 # Peers
