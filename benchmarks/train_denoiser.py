@@ -204,6 +204,30 @@ def accompaniments(path: Path | None, most: int = 30) -> list[np.ndarray]:
     return [integers(sum(parts)) for parts in songs.values()]
 
 
+def grown(small: LiveDenoiser, hidden: int) -> LiveDenoiser:
+    """The same function in a wider network: nothing old reads the new units, which start at random.
+
+    What they say counts as soon as `back` and the old units have learned to read them (the idea of
+    Net2Net: Chen, Goodfellow and Shlens, 2016, arXiv:1511.05641).
+    """
+    large = LiveDenoiser(**small.config | {"hidden": hidden})
+    old, new = small.state_dict(), large.state_dict()
+    had = small.config["hidden"]
+    for name, weight in new.items():
+        if name.startswith("rnn."):  # (gate and unit, what is read)
+            gates, before = weight.unflatten(0, (4, hidden)), old[name].unflatten(0, (4, had))
+            if weight.ndim == 2:
+                gates[:, :had] = 0
+                gates[:, :had, : before.shape[-1]] = before
+            else:
+                gates[:, :had] = before
+        elif name == "back.weight":
+            weight.zero_()[:, :had] = old[name]
+        else:
+            weight.copy_(old[name])
+    return large
+
+
 def main() -> None:
     """Train, resume, save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -217,6 +241,10 @@ def main() -> None:
     parser.add_argument("--noises-out", type=Path, required=True, help="a list of files")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--init", help="weights to go on with")
+    parser.add_argument("--hidden", type=int, help="units of a recurrent layer; it may grow")
+    parser.add_argument(
+        "--spectral", type=float, default=30.0, help="weight of the spectra in the loss"
+    )
     parser.add_argument("--floor", type=float, default=0.03, help="of the network that is written")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=8, help="items of a step")
@@ -237,7 +265,9 @@ def main() -> None:
     first, *rest = [voices(corpus, SPEEDS) for corpus in heard]
     seen = args.often * [first] + rest
     valid = NoisySpeech([unseen], apart, seconds=4.0, size=60, seed=7, snr=(0, 10), plain=True)
-    model = sepbook.load(args.init) if args.init else LiveDenoiser()
+    model = sepbook.load(args.init) if args.init else LiveDenoiser(hidden=args.hidden or 256)
+    if args.hidden and args.hidden > model.config["hidden"]:
+        model = grown(model, args.hidden)
     model.floor = 0.0  # learning is to get along without
     model.to(memory_format=torch.channels_last)  # a tenth faster, the same numbers
     learner = Learner(
@@ -245,6 +275,7 @@ def main() -> None:
         NoisySpeech(seen, known, accompaniments(args.music), seed=args.seed),
         [valid[i] for i in range(60)],
         batch_size=args.batch,
+        loss=lambda model, mix, src: model.loss(mix, src, args.spectral),
         lr=args.lr,
         seed=args.seed,
         folder=args.folder,

@@ -155,7 +155,7 @@ class LiveDenoiser(Network):
         """This network for a recording that arrives block by block."""
         return SpectralStream(self, centred(self.stft))
 
-    def loss(self, mix: Tensor, src: Tensor) -> Tensor:
+    def loss(self, mix: Tensor, src: Tensor, spectral: float = 30.0) -> Tensor:
         """Negative SNR in dB, and the difference of the compressed spectra: equation (4)."""
         est, src = self(mix)[:, 0], src[:, 0]
         power, error = src.square().sum(-1), (est - src).square().sum(-1)
@@ -168,4 +168,4 @@ class LiveDenoiser(Network):
             softened.append(torch.view_as_real(spec) * (size[-1] ** -0.7)[..., None])
         loud = (size[0] ** 0.3 - size[1] ** 0.3).square().mean()
         turned = (softened[0] - softened[1]).square().sum(-1).mean()
-        return snr + 30 * (0.7 * loud + 0.3 * turned)
+        return snr + spectral * (0.7 * loud + 0.3 * turned)
