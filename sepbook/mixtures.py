@@ -113,19 +113,19 @@ class VoiceMixer:
     def draw(self, rng: np.random.Generator) -> Tensor:
         """The sources of one mixture: (source, channel, time)."""
         chosen = rng.choice(len(self.speakers), self.n_src, replace=False)
-        speakers, targets = (
-            [self.speakers[k] for k in chosen],
-            rng.uniform(*self.level_range, self.n_src),
-        )
-        if self.mode != "fixed":
+        speakers = [self.speakers[k] for k in chosen]
+        targets = rng.uniform(*self.level_range, self.n_src)
+        if self.mode == "fixed":
+            long = self.frames if self.augment is None else math.ceil(1.25 * self.frames)
+            src = [self.piece(sounds, long, t, rng) for sounds, t in zip(speakers, targets)]
+        else:
             rows = [sounds[rng.integers(len(sounds))] for sounds in speakers]
-            src = [self.corpus[i] * self.gain(i, target) for i, target in zip(rows, targets)]
-            frames = (min if self.mode == "min" else max)(wav.shape[-1] for wav in src)
-            return torch.stack([fit_length(wav, frames) for wav in src])
-        frames = self.frames if self.augment is None else math.ceil(1.25 * self.frames)
-        src = [self.piece(*pair, rng) for pair in zip(speakers, [frames] * self.n_src, targets)]
-        src = src if self.augment is None else [self.augment(wav, rng) for wav in src]
-        return torch.stack([fit_length(wav, self.frames) for wav in src])
+            src = [self.corpus[i] * self.gain(i, t) for i, t in zip(rows, targets)]
+        if self.augment is not None:
+            src = [self.augment(wav, rng) for wav in src]
+        lengths = [wav.shape[-1] for wav in src]
+        frames = {"fixed": self.frames, "min": min(lengths), "max": max(lengths)}[self.mode]
+        return torch.stack([fit_length(wav, frames) for wav in src])
 
 # %% ../nbs/1_foundations/05_mixtures.ipynb #a6cb127c
 class StemMixer:
@@ -233,7 +233,7 @@ class MixtureDataset(Dataset):
         noise = self.draw_noise(wave, rng) if self.noise is not None else np.float32(0)
         if self.noise_source:
             wave, noise = np.concatenate([wave, noise[None]]), np.float32(0)
-        scale = np.float32(min(1.0, 0.9 / max(0.9, np.abs(wave.sum(0) + noise).max())))
+        scale = np.float32(0.9 / max(0.9, np.abs(wave.sum(0) + noise).max()))  # at most 1
         wave *= scale
         return torch.from_numpy(wave.sum(0) + noise * scale), torch.from_numpy(wave)
 
@@ -369,7 +369,7 @@ def remix_unlabelled(
     window: int,  # samples per window
     below: float = 0.05,  # only windows with a smaller probability are used
 ) -> Iterator[tuple[Tensor, Tensor]]:  # mix (channel, time), src (source 2, channel, time)
-    """Strongly labelled pairs from a song without labels: sources are the added stem and the rest.
+    """Pairs from a song without stems: the sources are an added stem and what is left of the song.
 
     Source: A. Défossez et al., Demucs (2019), section "Unlabeled data remixing".
     """

@@ -415,6 +415,17 @@ def test_whole_sounds(tmp_path, mode):
     assert torch.equal(mix, src.sum(0))
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_whole_sounds_are_augmented(tmp_path, mode):
+    rows = [{"file": f"{k}.wav", "speaker": k} for k in range(2)]
+    write(tmp_path, "0.wav", seconds=0.5), write(tmp_path, "1.wav", seconds=0.8)
+    half = lambda wav, rng: wav[..., : wav.shape[-1] // 2]
+    corpus = Corpus(table(tmp_path, rows))
+    mix, src = MixtureDataset(corpus, mode=mode, size=1, augment=half)[0]
+    assert src.shape[-1] == (2000 if mode == "min" else 3200)
+    assert torch.equal(mix, src.sum(0))
+
+
 def test_levels_are_kept():
     corpus = example_corpus()
     data = MixtureDataset(corpus, mode="max", size=20, level_range=(-30, -25), seed=1)
