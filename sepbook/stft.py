@@ -89,7 +89,7 @@ def check_cola(
     if not ripple <= tolerance:
         raise ValueError(
             f"{len(window)} samples of window**{power} at hop {hop} do not add up to a constant: "
-            f"the ripple is {100 * ripple:.2g} %; Hann takes length / {power + 1} or a smaller part"
+            f"the ripple is {100 * ripple:.2g} %; for Hann, length / hop must be whole, at least {power + 1}"
         )
     return mean
 
@@ -244,6 +244,6 @@ def griffin_lim(
             error = torch.linalg.norm(now.abs() - mag) / torch.linalg.norm(mag)
             curve.append(20 * torch.log10(error)[None])
         ahead = now if before is None else now + momentum * (now - before)
-        spec, before = mag * torch.sgn(ahead), now
+        spec, before = mag * torch.sgn(ahead), now  # sgn(z) is z / |z|
     wav = istft(spec, length, **back)
     return (wav, torch.cat(curve)) if return_convergence else wav
