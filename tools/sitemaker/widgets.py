@@ -26,7 +26,7 @@ SMALL = {
     ],
     "3": [
         (
-            r"^def mask_editor\(",
+            r"^mask_editor\(",
             '<div class="sepbook-scissors" data-clip="mixture" data-rate="8000" data-frame="512" '
             'data-box="0.5,1.5,200,1500" data-controls="box time">',
         )
