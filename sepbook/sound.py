@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
-from .engine.checks import check_wave
+from .engine.checks import check_room, check_wave
 from .engine.files import load, resample, save
 from .engine.show import desk, listen, show_spectrogram, show_spectrograms, show_waveform
 
@@ -132,29 +132,8 @@ def room_responses(
     """
     import pyroomacoustics as pra
 
-    for name, numbers in {"room": room, "sample_rate": [sample_rate], "rt60": [rt60]}.items():
-        wanted, most = (3, 1000) if name == "room" else (1, 60 if name == "rt60" else 384000)
-        if len(numbers) != wanted or not all(0 < n <= most for n in numbers):
-            given = tuple(numbers) if name == "room" else numbers[0]
-            raise ValueError(f"{name} is {given}, but must be {wanted} of 0 to {most}")
-    if not len(sources) or not len(microphones):
-        raise ValueError("there are no sources or no microphones; give a place (x, y, z) for each")
-    for place in (*sources, *microphones):
-        if len(place) != 3 or not all(0 < p < side for p, side in zip(place, room, strict=True)):
-            raise ValueError(
-                f"{tuple(place)} is not inside the room {tuple(room)}; give (x, y, z) in m"
-            )
-    try:
-        absorption, order = pra.inverse_sabine(rt60, list(room))
-    except ValueError:
-        raise ValueError(
-            f"rt60 is {rt60} s, too short for a room of {tuple(room)} m; give more"
-        ) from None
-    images = len(sources) * 4 / 3 * order**3
-    memory = images * (220 + 30 * len(microphones))  # bytes, measured
-    if memory > 3e9 or len(sources) * len(microphones) * rt60 * sample_rate > 2e8:
-        many = f"an rt60 of {rt60} s in a room of {tuple(room)} m takes {images / 1e6:.0f} million"
-        raise ValueError(f"{many} mirror images, too many; give less, fewer places, a larger room")
+    check_room(room, sources, microphones, sample_rate, rt60)
+    absorption, order = pra.inverse_sabine(rt60, list(room))  # order: reflections to follow
     walls = pra.Material(absorption)
     box = pra.ShoeBox(list(room), fs=sample_rate, materials=walls, max_order=order)
     for place in sources:

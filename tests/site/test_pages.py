@@ -475,6 +475,11 @@ def test_widgets_have_small_versions(book, pages):
             clips = re.search(r'data-clips?="([^"]+)"', box)[1].split("|")
             for name in [*clips, *re.findall(r'data-mix="([^"]+)"', box)]:
                 assert f"<figcaption>{name}</figcaption><audio" in html, name
+            if mix := re.search(r'data-mix="([^"]+)"', box):  # fitted sample by sample: one excerpt
+                player = next(
+                    t for t in outputs(page, "text/html") if f">{mix[1]}</fig" in "".join(t)
+                )
+                assert all(f"<figcaption>{name}</figcaption>" in "".join(player) for name in clips)
         if number in ("1", "2"):
             assert ASKS not in json.dumps([c.get("outputs", []) for c in cells])
 
