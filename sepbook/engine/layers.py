@@ -108,14 +108,19 @@ class _Recurrent(nn.RNNBase):
         return y, state
 
     def _one_frame(self, x: Tensor, hx) -> tuple | None:
-        """An LSTM's answer to a single frame, where its cell alone can give it; else None."""
-        simple = self.mode == "LSTM" and hx is not None and self.num_layers == 1 and self.bias
+        """An LSTM's answer to a single frame, where its cells alone can give it; else None."""
+        simple = self.mode == "LSTM" and hx is not None and self.bias
+        simple = simple and not (self.training and self.dropout)
         if not simple or self.bidirectional or self.proj_size or x.shape[1:-1] != (1,):
             return None
         if not self.batch_first or x.ndim != 3:
             return None
-        h, c = torch.lstm_cell(x[:, 0], [part[0] for part in hx], *self.all_weights[0])
-        return h[:, None], (h[None], c[None])
+        y, states = x[:, 0], []
+        for weights, *state in zip(self.all_weights, *hx, strict=True):
+            states.append(torch.lstm_cell(y, state, *weights))
+            y = states[-1][0]
+        h, c = (torch.stack(parts) for parts in zip(*states, strict=True))
+        return y[:, None], (h, c)
 
 
 class LSTM(_Recurrent, nn.LSTM):

@@ -156,7 +156,7 @@ class LiveDenoiser(Network):
         return SpectralStream(self, centred(self.stft))
 
     def loss(self, mix: Tensor, src: Tensor, spectral: float = 30.0) -> Tensor:
-        """Negative SNR in dB, and the difference of the compressed spectra: equation (4)."""
+        """Negative SNR in dB and the difference of the spectra: equation (4); its 30 is `spectral`."""
         est, src = self(mix)[:, 0], src[:, 0]
         power, error = src.square().sum(-1), (est - src).square().sum(-1)
         snr = -10 * torch.log10((power + 1e-8) / (error + 1e-3 * power + 1e-8)).mean()
