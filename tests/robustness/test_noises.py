@@ -11,9 +11,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import soundfile as sf
+import torch
 from course import ROOT
 
 from sepbook.engine.corpora import Corpus
+from sepbook.models.denoiser import LiveDenoiser
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 noises = pytest.importorskip("noises")
@@ -100,6 +102,17 @@ def test_every_corpus_is_drawn_from_equally_often():
     for draw in (items.recorded, items.voice):
         levels = Counter(round(float(draw(rng)[0]) * 32768) for _ in range(400))
         assert set(levels) == {3000, 9000} and abs(levels[3000] - 200) < 50
+
+
+def test_a_grown_network_is_the_same_function_and_can_use_its_new_units():
+    torch.manual_seed(0)
+    small = LiveDenoiser(hidden=12, floor=0.03).eval()
+    large, mix = train_denoiser.grown(small, 20).eval(), torch.randn(1, 1, 8000)
+    with torch.no_grad():
+        torch.testing.assert_close(large(mix), small(mix), rtol=0, atol=0)
+    assert large.config == small.config | {"hidden": 20}
+    large.loss(mix, torch.stack([mix, 0 * mix], 1)).backward()
+    assert large.back.weight.grad[:, 12:].abs().min() > 0
 
 
 def test_the_folds_of_noises_hold_each_noise_once():

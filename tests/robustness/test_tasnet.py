@@ -4,7 +4,7 @@ import pytest
 import torch
 from nets import noise, refused, run
 
-from sepbook.engine.layers import LiveState
+from sepbook.engine.layers import LSTM, LiveState
 from sepbook.models.tasnet import (
     NORMS,
     SIZES,
@@ -185,3 +185,15 @@ def test_one_batch_is_learned():
         (loss := network.loss(src.sum(1), src)).backward()
         adam.step()
     assert loss < -8
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_single_frames_of_a_stream_go_through_the_cells(layers, monkeypatch):
+    rnn, x = LSTM(5, 7, layers, batch_first=True).eval(), noise(2, 30, 5)
+    with torch.no_grad():
+        want = rnn(x)[0]
+        with LiveState():
+            parts = [rnn(x[:, :1])[0]]
+            monkeypatch.setattr(torch.nn.LSTM, "forward", None)  # not asked again
+            parts += [rnn(frame)[0] for frame in x[:, 1:].split(1, 1)]
+    torch.testing.assert_close(torch.cat(parts, 1), want, rtol=1e-5, atol=1e-6)
