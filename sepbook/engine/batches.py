@@ -357,7 +357,8 @@ def worker_process() -> None:
         events.write(json.dumps(event) + "\n")
         events.flush()
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a script's background job ignores the first
+        signal.signal(number, signal.default_int_handler)
     threading.Thread(target=watch, daemon=True).start()
     working = work_on(job)
     try:

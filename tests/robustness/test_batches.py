@@ -132,8 +132,10 @@ ALONE = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}"}
 
 
 def start(model, source, out, lease):
+    """A batch as a script starts it in the background: deaf to interrupts."""
     call = [sys.executable, "-c", CALL, *map(str, (model, source, out, lease))]
-    return subprocess.Popen(call, env=ALONE, stdout=subprocess.PIPE, text=True)
+    deaf = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return subprocess.Popen(call, env=ALONE, stdout=subprocess.PIPE, text=True, preexec_fn=deaf)
 
 
 def alive(pid):
