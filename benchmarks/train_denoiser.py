@@ -213,6 +213,10 @@ def grown(small: LiveDenoiser, hidden: int) -> LiveDenoiser:
     large = LiveDenoiser(**small.config | {"hidden": hidden})
     old, new = small.state_dict(), large.state_dict()
     had = small.config["hidden"]
+    if hidden < had:
+        raise ValueError(
+            f"hidden is {hidden}, but the network has {had} units; give as many or more"
+        )
     for name, weight in new.items():
         if name.startswith("rnn."):  # (gate and unit, what is read)
             gates, before = weight.unflatten(0, (4, hidden)), old[name].unflatten(0, (4, had))
@@ -266,7 +270,7 @@ def main() -> None:
     seen = args.often * [first] + rest
     valid = NoisySpeech([unseen], apart, seconds=4.0, size=60, seed=7, snr=(0, 10), plain=True)
     model = sepbook.load(args.init) if args.init else LiveDenoiser(hidden=args.hidden or 256)
-    if args.hidden and args.hidden > model.config["hidden"]:
+    if args.hidden and args.hidden != model.config["hidden"]:
         model = grown(model, args.hidden)
     model.floor = 0.0  # learning is to get along without
     model.to(memory_format=torch.channels_last)  # a tenth faster, the same numbers

@@ -113,6 +113,8 @@ def test_a_grown_network_is_the_same_function_and_can_use_its_new_units():
     assert large.config == small.config | {"hidden": 20}
     large.loss(mix, torch.stack([mix, 0 * mix], 1)).backward()
     assert large.back.weight.grad[:, 12:].abs().min() > 0
+    with pytest.raises(ValueError, match="12 units"):
+        train_denoiser.grown(small, 8)
 
 
 def test_the_folds_of_noises_hold_each_noise_once():
