@@ -149,6 +149,8 @@ class Follower:
         seen = signature(new, self.sample_rate)
         share = seen.sum(1, keepdim=True) / seen.sum().clamp(min=1e-20)
         seen = torch.where(share > HEARD, seen, 0.0)  # what leaks in from others is no voice
+        if self.spectra is None:
+            self.spectra = torch.zeros_like(seen)  # nobody is known yet
         if old is None:
             self.spectra = seen
             return new

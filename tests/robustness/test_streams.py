@@ -405,6 +405,29 @@ def test_speakers_keep_their_places_over_pauses_of_6_seconds(seed):
     assert torch.equal(two[0], est[0]) and torch.equal(two[1], src.sum(0) - est[0])
 
 
+class Delayed(Knowing):
+    """The same, and it finds a recording that begins late, too: delayed runs are padded in front."""
+
+    def one(self, mix):
+        silent = int(mix[0].ne(0).float().argmax())
+        est = torch.zeros(2, *mix.shape)
+        est[..., silent:] = super().one(mix[..., silent:])
+        return est
+
+
+@pytest.mark.parametrize("seconds", [4, 25, 60])
+@pytest.mark.parametrize("shifts", [2, 3])
+def test_every_run_has_the_speakers_in_the_order_of_the_first(seconds, shifts):
+    src = example_readers(seconds=5, seed=0, sample_rate=8000).src.repeat(1, 1, 12)
+    src = src * torch.linspace(0.5, 1, src.shape[-1])  # no second is like another
+    src = src[..., : seconds * 8000]
+    for seed in range(4):
+        separator = Delayed(src, seed)
+        est = run(separator, src.sum(0), shifts=shifts)
+        errors = [(est - 0.75 * s - 0.25 * s.flip(0)).abs().max() for s in (src, src.flip(0))]
+        assert min(errors) < 1e-5
+
+
 def test_what_leaks_in_is_not_learned_as_a_voice():
     """Only the first speaker so far, 12 dB below in the other output; then the second one."""
     src = long_pauses(0)
