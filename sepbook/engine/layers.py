@@ -8,6 +8,7 @@ __all__ = ['linear', 'Linear', 'LiveState', 'live_past', 'LSTM', 'GRU', 'recurre
 
 # %% ../../nbs/7_engine/92_layers.ipynb #0dabe631
 from contextvars import ContextVar
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +88,29 @@ def live_past() -> dict | None:
     return None if torch.compiler.is_compiling() else _LIVE.get()
 
 # %% ../../nbs/7_engine/92_layers.ipynb #64546397
+@cache
+def _half_lstm() -> bool:
+    """Whether PyTorch has an LSTM in bfloat16 for this processor."""
+    rnn = nn.LSTM(8, 8, device="meta").to_empty(device="cpu")  # draws nothing
+    try:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            rnn(torch.zeros(1, 1, 8))
+    except RuntimeError:
+        return False
+    return True
+
+
+def _in_half(rnn: nn.Module, x: Tensor) -> bool:
+    """Whether `rnn` can compute in the precision of the autocast that it runs under."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return False
+    if x.is_cuda:
+        return True
+    known = isinstance(rnn, nn.LSTM) and torch.get_autocast_dtype(kind) == torch.bfloat16
+    return known and not torch.is_grad_enabled() and _half_lstm()
+
+
 class _Recurrent(nn.RNNBase):
     """What `LSTM` and `GRU` add to PyTorch's layers: a safe precision, and live states."""
 
@@ -97,9 +121,7 @@ class _Recurrent(nn.RNNBase):
         past = None if self.bidirectional or hx is not None else live_past()
         hx = hx if past is None else past.get(self)
         kind, dtype = x.device.type, torch.get_autocast_dtype(x.device.type)
-        free = isinstance(self, nn.LSTM) and dtype == torch.bfloat16
-        free = free and hx is None and past is None and not torch.is_grad_enabled()
-        half = torch.is_autocast_enabled(kind) and (x.is_cuda or free)
+        half = _in_half(self, x) and (x.is_cuda or (hx is None and past is None))
         with torch.autocast(kind, dtype, enabled=half):
             x = x if half and x.is_cuda else x.to(self.weight_hh_l0)
             y, state = self._one_frame(x, hx) or super().forward(x, hx)
@@ -137,8 +159,7 @@ def recurrent(
 ) -> Tensor:  # its outputs, without its last state
     """Run a recurrent layer in a precision that it knows: in training outside a CPU's autocast."""
     kind, dtype = x.device.type, torch.get_autocast_dtype(x.device.type)
-    free = isinstance(rnn, nn.LSTM) and dtype == torch.bfloat16 and not torch.is_grad_enabled()
-    half = torch.is_autocast_enabled(kind) and (x.is_cuda or free)
+    half = _in_half(rnn, x)
     with torch.autocast(kind, dtype, enabled=half):
         return rnn(x if half and x.is_cuda else x.to(rnn.weight_hh_l0))[0]
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sepbook.cli import network_classes
+from sepbook.engine import layers
 from sepbook.learner import Objective
 from sepbook.separate import separate
 from sepbook.zoo import load, save
@@ -115,6 +116,15 @@ def test_separates_in_half_precision(name):
         near = separate(network, mix, precision="bf16", **how)
         assert near.dtype == torch.float32 and near.isfinite().all()
         assert 1e-5 < float((near - exact).norm() / exact.norm()) < most
+
+
+def test_an_lstm_stays_in_single_precision_on_processors_without_another(monkeypatch):
+    rnn, x = layers.LSTM(5, 6, 2, batch_first=True), torch.randn(2, 9, 5)
+    monkeypatch.setattr(layers, "_half_lstm", lambda: False)
+    with torch.no_grad():
+        want = rnn(x)[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(rnn(x)[0], want) and torch.equal(layers.recurrent(rnn, x), want)
 
 
 @every_network

@@ -406,7 +406,7 @@ def test_speakers_keep_their_places_over_pauses_of_6_seconds(seed):
 
 
 class Delayed(Knowing):
-    """The same, and it finds a recording that begins late, too: delayed runs are padded in front."""
+    """Finds a recording that begins late, too: delayed runs are padded in front."""
 
     def one(self, mix):
         silent = int(mix[0].ne(0).float().argmax())
