@@ -281,9 +281,16 @@ def network(
 
 
 def earlier_network(card: dict) -> float:
-    """Seconds that the network inside was trained for, where the card's own figure lacks them."""
-    before = card.get("before", {}).get("seconds_trained", 0)
-    return before if before > card.get("seconds_trained", 0) else 0
+    """Seconds of other networks that this one began with.
+
+    A network's own count shrinks further back in its story; where it grows, another one's begins.
+    """
+    seconds, last = 0, card.get("seconds_trained", 0)
+    while card := card.get("before"):
+        now = card.get("seconds_trained", 0)
+        seconds += now if now > last else 0
+        last = now
+    return seconds
 
 
 def seen_songs(card: dict, songs: Set) -> frozenset[str]:

@@ -557,3 +557,18 @@ def test_all_files_are_tracked():
     if done.returncode:
         pytest.skip("no git here")
     assert set(done.stdout.split()) == {p.relative_to(ROOT).as_posix() for p in RACE.glob("*")}
+
+
+def test_minutes_are_those_of_a_network_and_of_those_that_it_holds(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    earlier = importlib.import_module("leaderboard").earlier_network
+
+    def card(*counts):
+        """A card and what came before it, with the seconds that each of them counts."""
+        return {"seconds_trained": counts[0]} | (
+            {"before": card(*counts[1:])} if counts[1:] else {}
+        )
+
+    assert earlier(card(30)) == earlier(card(30, 20, 10)) == earlier({}) == 0
+    assert earlier(card(5, 40)) == 40  # a count that grows is another network's
+    assert earlier(card(9, 5, 40, 25)) == 40
