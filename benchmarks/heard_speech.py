@@ -190,7 +190,8 @@ def main() -> None:
     corpus = preload(corpus.subset(lambda row: row["speaker"] in kept), level=None)
     old = ROOT / "results" / "heard_speech.json"
     before = json.loads(old.read_text()) if old.exists() else {}
-    results = {Path(m).stem: measure(m, corpus, args.size) for m in args.models}
+    models = [defaults().get(m, m) for m in args.models]
+    results = {Path(m).stem: measure(m, corpus, args.size) for m in models}
     results = before.get("models", {}) | results
     results = dict(sorted(results.items(), key=lambda item: item[0] != defaults()["speech"]))
     rows = [
