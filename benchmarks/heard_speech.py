@@ -16,6 +16,7 @@ fits the ten seconds before it, and the other order the ten seconds after it.
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,10 +64,10 @@ def interval(values: list[float], groups: list[tuple[str, str]], draws: int = 20
     return float(np.subtract(*np.percentile(means, [97.5, 2.5])) / 2)
 
 
-def in_two_runs(model, mix: torch.Tensor) -> torch.Tensor:
-    """A short recording through `separate`, as the mean of two runs, one of them delayed."""
-    how = {"sample_rate": model.sample_rate, "shifts": 2, "progress": False}
-    return torch.stack(list(sepbook.separate(model, mix, **how).values()))
+def separated(model, mix: torch.Tensor, **how) -> torch.Tensor:
+    """A recording of any length through `separate`, with its defaults but for `how`."""
+    est = sepbook.separate(model, mix, sample_rate=model.sample_rate, progress=False, **how)
+    return torch.stack(list(est.values())).reshape(-1, *mix.shape)
 
 
 def clips(model, corpus: Corpus, same_sex: float, size: int, run: Callable = at_once) -> dict:
@@ -88,19 +89,13 @@ def clips(model, corpus: Corpus, same_sex: float, size: int, run: Callable = at_
     }
 
 
-def through_separate(model, mix: torch.Tensor, src: torch.Tensor) -> torch.Tensor:
-    """A recording of any length with the defaults, in the one order that suits it."""
-    est = sepbook.separate(model, mix, sample_rate=model.sample_rate, progress=False)
-    return ordered(torch.stack(list(est.values())).reshape(src.shape), src)
-
-
 def conversations(model, corpus: Corpus, size: int, tracker: VoiceTracker | None) -> dict:
     """Three minutes in turns, through `separate`: one order for all of them."""
     model.tracker = tracker
     data = Conversations(corpus, 60 * MINUTES, size, SEED, together=0, alone=0)
     scores, changes, windows = [], 0, 0
     for mix, src in data:
-        est = through_separate(model, mix, src)
+        est = ordered(separated(model, mix), src)
         swapped, clear = swaps(est, src, model.sample_rate)
         changes, windows = changes + swapped, windows + clear
         scores.append(gain(est, src, mix))
@@ -119,7 +114,7 @@ def junctions(model, corpus: Corpus, size: int, around: float = 10.0) -> dict:
     hop, near = round(length * (1 - SPEAKERS[1])), round(around * rate)
     data = Conversations(corpus, 60 * LONG, size, SEED, together=0, alone=0)
     for mix, src in data:
-        est = through_separate(model, mix, src)
+        est = ordered(separated(model, mix), src)
         for start in range(hop, mix.shape[-1] - length + 1, hop):
             middle = start + (length - hop) // 2
             here = slice(middle - near, middle + near)
@@ -162,7 +157,7 @@ def measure(name: str, corpus: Corpus, size: int) -> dict:
     found = {
         "clips": clips(model, corpus, 0.5, size),
         "same sex": clips(model, corpus, 1.0, size // 2),
-        "two runs": clips(model, corpus, 0.5, size, in_two_runs),
+        "two runs": clips(model, corpus, 0.5, size, partial(separated, shifts=2)),
         "conversations": conversations(model, corpus, max(2, size // 20), tracker),
         "junctions": junctions(model, corpus, max(1, size // 33)),
         "not tracked": conversations(model, corpus, max(2, size // 20), None),
