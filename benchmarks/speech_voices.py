@@ -91,7 +91,7 @@ def between(x: np.ndarray, left: np.ndarray, part: np.ndarray) -> np.ndarray:
 
 
 def world(corpus: Corpus, times: int = 2) -> Iterator[Voice]:
-    """Readers with another pitch, vocal tract and tempo."""
+    """Readers with another pitch, vocal tract and tempo, at the rate of the corpus."""
     import pyworld
 
     rng, rate = np.random.default_rng(4), corpus.sample_rate
@@ -110,7 +110,7 @@ def world(corpus: Corpus, times: int = 2) -> Iterator[Voice]:
             shape = np.exp(between(np.log(envelope + 1e-16), left, part))
             air = between(noise, left, part)
             new = pyworld.synthesize(f0 * pitch, shape, air, rate, 5.0 * tempo)
-            yield {"speaker": f"{row['speaker']}-{k}"}, to_rate(new, rate)
+            yield {"speaker": f"{row['speaker']}-{k}"}, new
 
 
 def sentences() -> list[str]:
@@ -208,7 +208,8 @@ def main() -> None:
         if (args.data / f"{name}-train").is_dir():
             write(args.out, name, words(Corpus(args.data / f"{name}-train")))
     try:
-        write(args.out, "world", world(heard))
+        morphed = ((row, to_rate(wav, heard.sample_rate)) for row, wav in world(heard))
+        write(args.out, "world", morphed)
     except ImportError:
         print("world: left out; pip install pyworld")
 

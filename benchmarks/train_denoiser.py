@@ -7,8 +7,9 @@
 lists name are left out, and serve as validation. `benchmarks/folds` holds four lists of noises that
 are about equally hard for DTLN and GTCRN, for training in folds; related noises share a list. Of
 several corpora of noise each is drawn from equally often, however many it holds
-(`benchmarks/noises.py` makes two), and so with speech (`benchmarks/recorded_voices.py` makes a
-second corpus); validation hears the first alone. `--music` may name a corpus of stems, whose drums,
+(`benchmarks/noises.py` makes two), and so with speech, unless `--often` says otherwise
+(`benchmarks/recorded_voices.py` and `benchmarks/morphed_readers.py` make more corpora); validation
+hears the first alone. `--music` may name a corpus of stems, whose drums,
 bass and other serve as noise, too. A folder makes it resumable: the same command goes on. The
 network is trained without its floor, and written with it.
 """
@@ -71,6 +72,22 @@ def coloured(wav: np.ndarray, rng: np.random.Generator, spread: float) -> np.nda
     return np.fft.irfft(spec * 10 ** (gain / 20), len(wav))
 
 
+def spectrum(wav: np.ndarray) -> np.ndarray:
+    """The power of 257 frequencies, smooth: a mean over the time."""
+    frames = np.lib.stride_tricks.sliding_window_view(wav, 512)[::256] * np.hanning(512)
+    power = np.square(np.abs(np.fft.rfft(frames))).mean(0)
+    return np.convolve(np.pad(power, 4, "edge"), np.ones(9) / 9, "valid") + 1e-12
+
+
+def recoloured(wav: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """What happens in one noise, with the spectrum of another; no frequency moves by over 24 dB."""
+    wav, other = wav / rms(wav), other / rms(other)
+    gain = np.clip(10 * np.log10(spectrum(other) / spectrum(wav)), -24, 24)
+    spec = np.fft.rfft(wav)
+    gain = np.interp(np.linspace(0, 256, len(spec)), np.arange(257), gain)
+    return np.fft.irfft(spec * 10 ** (gain / 20), len(wav))
+
+
 class NoisySpeech(Dataset):
     """Items (mix, (speech, noise)); `plain` ones have recorded noise only, and nothing changed.
 
@@ -118,17 +135,23 @@ class NoisySpeech(Dataset):
         line = np.tile(line, self.n // len(line) + 1)[: self.n]
         return np.roll(line, int(rng.integers(self.n))).astype(np.float32) / 32768
 
-    def recorded(self, rng) -> np.ndarray:
-        """A noise of one of the corpora: slower or faster, backwards, coloured."""
+    def passage(self, rng, n: int | None = None) -> np.ndarray:
+        """Of a noise of one of the corpora."""
         corpus = self.noise[rng.integers(len(self.noise))]
-        wav = corpus[rng.integers(len(corpus))]
+        return self.cut(corpus[rng.integers(len(corpus))], rng, n)
+
+    def recorded(self, rng) -> np.ndarray:
+        """A recorded noise: slower or faster, backwards, coloured, or as another noise is."""
         if self.plain:
-            return self.cut(wav, rng)
+            return self.passage(rng)
         speed = rng.uniform(0.7, 1.4)
-        wav = self.cut(wav, rng, math.ceil(self.n * speed) + 1)
+        wav = self.passage(rng, math.ceil(self.n * speed) + 1)
         wav = np.interp(np.arange(self.n) * speed, np.arange(len(wav)), wav)
         wav = wav[::-1] if rng.random() < 0.3 else wav
-        return coloured(wav, rng, 5) if rng.random() < 0.6 else wav
+        draw = rng.random()
+        if draw < 0.3:
+            wav = recoloured(wav, self.passage(rng))
+        return coloured(wav, rng, 5) if 0.2 < draw < 0.8 else wav
 
     def made(self, rng) -> np.ndarray:
         """Coloured noise, hum, knocks or babble."""
@@ -237,7 +260,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--speech", type=Path, nargs="+", required=True, help="corpora")
     parser.add_argument(
-        "--often", type=int, default=1, help="the first is drawn from so much more often"
+        "--often", type=int, nargs="+", default=[], help="how often each corpus of speech is drawn"
     )
     parser.add_argument("--noise", type=Path, nargs="+", required=True, help="one or more corpora")
     parser.add_argument("--music", type=Path)
@@ -266,8 +289,10 @@ def main() -> None:
     apart, known = (list(filter(None, groups)) for groups in (apart, known))
     unseen = voices(speech[0].subset(lambda row: row["speaker"] in people), (1.0,))
     heard = [corpus.subset(lambda row: row["speaker"] not in people) for corpus in speech]
-    first, *rest = [voices(corpus, SPEEDS) for corpus in heard]
-    seen = args.often * [first] + rest
+    often = args.often or [1] * len(heard)
+    if len(often) != len(heard):
+        parser.error(f"--often has {len(often)} numbers for {len(heard)} corpora of speech")
+    seen = [waves for n, c in zip(often, heard) for waves in n * [voices(c, SPEEDS)]]
     valid = NoisySpeech([unseen], apart, seconds=4.0, size=60, seed=7, snr=(0, 10), plain=True)
     model = sepbook.load(args.init) if args.init else LiveDenoiser(hidden=args.hidden or 256)
     if args.hidden and args.hidden != model.config["hidden"]:
@@ -288,7 +313,7 @@ def main() -> None:
     learner.fit(minutes=args.minutes)
     recorded = f"{sum(map(len, known))} recorded noises"
     readers, *others = (len({row["speaker"] for row in corpus.rows}) for corpus in heard)
-    others = f" and {sum(others)} recorded voices" if others else ""
+    others = f" and {sum(others)} other voices" if others else ""
     data = f"{readers} readers{others} at {len(SPEEDS)} speeds, {recorded}, made noises"
     story = {"data": data, "licence": "CC BY 4.0", "command": "python " + " ".join(sys.argv)}
     story["attribution"] = "LibriSpeech (c) 2014 Vassil Panayotov, from LibriVox recordings"

@@ -123,3 +123,25 @@ def test_the_folds_of_noises_hold_each_noise_once():
     assert len(lists) == 4 and len(named) == len(set(named)) == 21
     apart = (ROOT / "sepbook/data/noise_validation.txt").read_text().split()
     assert set(apart) <= set(named)
+
+
+def test_a_noise_takes_on_the_spectrum_of_another():
+    rng = np.random.default_rng(3)
+    loud = np.repeat(rng.uniform(0.2, 2, 30), 1600)  # what happens
+    wav = rng.normal(size=48000) * loud
+    other = np.convolve(rng.normal(size=48000), 0.9 ** np.arange(50), "same")
+    made = train_denoiser.recoloured(wav, other)
+    assert len(made) == len(wav)
+    decibels = [10 * np.log10(train_denoiser.spectrum(w / w.std())) for w in (wav, other, made)]
+    away = [np.abs(one - decibels[1]).mean() for one in (decibels[0], decibels[2])]
+    assert away[1] < 0.4 * away[0]  # no frequency moves by more than 24 dB
+    power = np.square(made.reshape(30, 1600)).mean(1)
+    assert np.corrcoef(power, loud[::1600] ** 2)[0, 1] > 0.9
+
+
+def test_a_corpus_is_drawn_from_as_often_as_it_is_named():
+    low, high = [np.full(4000, 1000, np.int16)], [np.full(4000, 9000, np.int16)]
+    items = train_denoiser.NoisySpeech([low, low, high, low], [low], seconds=0.25)
+    rng = np.random.default_rng(0)
+    share = np.mean([items.voice(rng).max() > 0.1 for _ in range(400)])
+    assert 0.18 < share < 0.32

