@@ -11,7 +11,8 @@ whose tool is missing is left out. Everything is drawn with fixed seeds.
 - espeak, flite: sentences of the course, read by synthesisers with many settings;
 - words: people who say words and digits, ten in a row;
 - recorded: the voices in Debian's packages that `benchmarks/recorded_voices.py` collected, if
-  `--recorded` names them.
+  `--recorded` names them;
+- synthetic: the voices that `benchmarks/synthetic_readers.py` made, if `--synthetic` names them.
 
 A part NAME is stored as NAME.npy (samples at 8 kHz) and NAME.json (rows: speaker, sex if known,
 start, stop). `benchmarks/train_speech.py` reads them.
@@ -79,7 +80,7 @@ def readers(corpus: Corpus, percent: int = 100) -> Iterator[Voice]:
         yield {"speaker": row["speaker"], "sex": row["sex"]}, wav
 
 
-def recorded(corpus: Corpus) -> Iterator[Voice]:
+def others(corpus: Corpus) -> Iterator[Voice]:
     """Voices that the table names, without the sex."""
     for i, row in enumerate(corpus.rows):
         yield {"speaker": row["speaker"]}, resample(corpus[i], corpus.sample_rate, RATE)[0].numpy()
@@ -187,7 +188,8 @@ def main() -> None:
     parser.add_argument(
         "--valid", type=Path, required=True, help="file with speakers to keep apart"
     )
-    parser.add_argument("--recorded", type=Path, help="a corpus of other voices")
+    parser.add_argument("--recorded", type=Path, help="a corpus of recorded voices")
+    parser.add_argument("--synthetic", type=Path, help="a corpus of synthetic readers")
     parser.add_argument("--out", type=Path, required=True, help="folder for the parts")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -200,8 +202,9 @@ def main() -> None:
     write(args.out, "readers", readers(heard))
     for percent in SPEEDS:
         write(args.out, f"readers{percent}", readers(heard, percent))
-    if args.recorded:
-        write(args.out, "recorded", recorded(Corpus(args.recorded)))
+    for name, path in (("recorded", args.recorded), ("synthetic", args.synthetic)):
+        if path:
+            write(args.out, name, others(Corpus(path)))
     write(args.out, "espeak", espeak())
     write(args.out, "flite", flite())
     for name in ("words", "digits"):

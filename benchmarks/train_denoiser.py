@@ -227,6 +227,15 @@ def accompaniments(path: Path | None, most: int = 30) -> list[np.ndarray]:
     return [integers(sum(parts)) for parts in songs.values()]
 
 
+def validation(speech: Corpus, noise: list[Corpus], people: set[str], kinds: set[str]) -> list:
+    """Sixty mixtures of the readers and noises that are kept apart."""
+    unseen = voices(speech.subset(lambda row: row["speaker"] in people), (1.0,))
+    apart = [recordings(corpus, lambda row: row["file"] in kinds) for corpus in noise]
+    apart = list(filter(None, apart))
+    items = NoisySpeech([unseen], apart, seconds=4.0, size=60, seed=7, snr=(0, 10), plain=True)
+    return [items[i] for i in range(60)]
+
+
 def grown(small: LiveDenoiser, hidden: int) -> LiveDenoiser:
     """The same function in a wider network: nothing old reads the new units, which start at random.
 
@@ -284,16 +293,13 @@ def main() -> None:
     people, kinds = (set(p.read_text().split()) for p in (args.readers_out, args.noises_out))
     speech = [Corpus(path, sample_rate=RATE, channels=1) for path in args.speech]
     noise = [Corpus(path, sample_rate=RATE, channels=1) for path in args.noise]
-    apart = [recordings(corpus, lambda row: row["file"] in kinds) for corpus in noise]
     known = [recordings(corpus, lambda row: row["file"] not in kinds) for corpus in noise]
-    apart, known = (list(filter(None, groups)) for groups in (apart, known))
-    unseen = voices(speech[0].subset(lambda row: row["speaker"] in people), (1.0,))
+    known = list(filter(None, known))
     heard = [corpus.subset(lambda row: row["speaker"] not in people) for corpus in speech]
     often = args.often or [1] * len(heard)
     if len(often) != len(heard):
         parser.error(f"--often has {len(often)} numbers for {len(heard)} corpora of speech")
     seen = [waves for n, c in zip(often, heard) for waves in n * [voices(c, SPEEDS)]]
-    valid = NoisySpeech([unseen], apart, seconds=4.0, size=60, seed=7, snr=(0, 10), plain=True)
     model = sepbook.load(args.init) if args.init else LiveDenoiser(hidden=args.hidden or 256)
     if args.hidden and args.hidden != model.config["hidden"]:
         model = grown(model, args.hidden)
@@ -302,7 +308,7 @@ def main() -> None:
     learner = Learner(
         model,
         NoisySpeech(seen, known, accompaniments(args.music), seed=args.seed),
-        [valid[i] for i in range(60)],
+        validation(speech[0], noise, people, kinds),
         batch_size=args.batch,
         loss=lambda model, mix, src: model.loss(mix, src, args.spectral),
         lr=args.lr,

@@ -43,6 +43,7 @@ CLIPS = {4: (1.0, 1.0)}
 SHARES = {
     "readers": 0.6,
     "recorded": 0.25,
+    "synthetic": 0.25,
     "world": 0.25,
     "espeak": 0.09,
     "flite": 0.02,
@@ -54,6 +55,7 @@ LICENCE = "CC BY 4.0"
 BY = "LibriSpeech (c) 2014 Vassil Panayotov, from LibriVox recordings; Arabic Speech Commands "
 BY += "Dataset v1 (A. Ghandoura, F. Hjabo, O. Al Dakkak, 2021); "
 BY += "recorded voices of the Debian packages that benchmarks/recorded_voices.py names"
+SYNTHETIC = "; synthetic voices of Kokoro-82M by hexgrad (Apache 2.0)"
 
 
 class Voices:
@@ -190,7 +192,7 @@ def main() -> None:
     kind = "clips" if together else "conversations"
     story = {"data": f"{kind} of {people} voices, real and synthesised", "licence": LICENCE}
     command = " ".join(["python", sys.argv[0], *map(nameless, sys.argv[1:])])
-    story |= {"attribution": BY, "command": command}
+    story |= {"attribution": BY + SYNTHETIC * ("synthetic" in names), "command": command}
     card = learner.card()
     if before := getattr(first, "card", None):
         story |= earlier(before, card["seconds_trained"])

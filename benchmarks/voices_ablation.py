@@ -37,6 +37,7 @@ SETS = {
     "and through a vocoder": ["readers", *SPEEDS, "world"],
     "and synthesisers": ["readers", *SPEEDS, "espeak", "flite"],
     "and recorded voices": ["readers", *SPEEDS, "recorded"],
+    "and neural synthesis": ["readers", *SPEEDS, "synthetic"],
     "and all of these": [
         "readers",
         *SPEEDS,
@@ -44,6 +45,7 @@ SETS = {
         "espeak",
         "flite",
         "recorded",
+        "synthetic",
         "words",
         "digits",
     ],

@@ -23,6 +23,7 @@ from sitemaker.finish import (
     definitions,
     index,
     labelled,
+    with_bars,
     with_drawn_links,
     with_ours,
     with_tables,
@@ -335,6 +336,27 @@ def test_downloads_are_light(book):
         assert len(json.dumps(nb)) < 200_000
 
 
+def test_a_bar_over_a_formula_is_as_long():
+    hat = '<mover><mi>s</mi><mo accent="true">̂</mo></mover>'
+    bar = '<mo accent="true">¯</mo></mover>'
+    short = f"<mover><mi>x</mi>{bar}"
+    assert with_bars(f"<p>{short}{hat}</p>") == f"<p>{short}{hat}</p>"
+    long = with_bars(f"{short}<mover><mrow>{hat}<mo>-</mo><mi>s</mi></mrow>{bar}<mi>y</mi>{short}")
+    assert long.startswith(f'{short}<mrow style="border-top')
+    assert long.endswith(f"<mrow>{hat}<mo>-</mo><mi>s</mi></mrow></mrow><mi>y</mi>{short}")
+    assert long.count("<mover>") == long.count("</mover>") == 3
+
+
+def test_the_search_has_a_formula_once(book):
+    tex = r"\hat s_{j} &lt; 1"
+    page = (
+        "<math><semantics><mover><mi>ŝ</mi></mover><mo>&lt;</mo><mn>1</mn>"
+        f'<annotation encoding="application/x-tex">{tex}</annotation></semantics></math>'
+    )
+    section = {"objectID": "a", "href": "a.html#b", "text": r"so ŝ<1\hat s_{j} < 1 holds"}
+    assert index(book, [section], {"a.html": page})[-1]["text"] == "so ŝ<1 holds"
+
+
 def test_nothing_comes_from_another_host():
     page = (
         '<script src="https://cdn.example/require.min.js" integrity="x"></script>'
@@ -460,7 +482,7 @@ def test_drawn_links_are_left_alone():
 
 def test_search_index_is_short(book):
     """Definitions first; a section is found by its beginning."""
-    entries = index(book, [{"objectID": "a", "text": "x" * 10_000}])
+    entries = index(book, [{"objectID": "a", "href": "a.html", "text": "x" * 10_000}], {})
     assert len(entries[-1]["text"]) == 3000 and entries[0]["section"]
 
 

@@ -1,5 +1,6 @@
 """What is done to the pages that Quarto has written."""
 
+import html as entities
 import json
 import re
 from pathlib import Path
@@ -65,6 +66,44 @@ def with_tables(html: str, number: str | None) -> str:
     return html[:start] + TABLE.sub(shown, html[start:])
 
 
+BAR, LETTER = '<mo accent="true">¯</mo></mover>', re.compile(r"<mi[^>]*>[^<]*</mi>")
+LINE = '<mrow style="border-top:.05em solid;padding-top:.12em">'
+
+
+def with_bars(html: str) -> str:
+    """A bar over more than a letter is a line over all of it: Latin Modern's does not stretch."""
+    end = html.find(BAR)
+    while end >= 0:
+        start, depth = end, 1
+        while depth:  # back to where this <mover> begins
+            start = max(html.rfind("<mover>", 0, start), html.rfind("</mover>", 0, start))
+            depth += -1 if html.startswith("<mover>", start) else 1
+        under = html[start + len("<mover>") : end]
+        rest = html[end + len(BAR) :]
+        if LETTER.fullmatch(under):
+            end = html.find(BAR, end + 1)
+        else:
+            html = f"{html[:start]}{LINE}{under}</mrow>{rest}"
+            end = html.find(BAR)
+    return html
+
+
+FORMULA = re.compile(
+    r"<semantics>(.*?)<annotation encoding=\"application/x-tex\">(.*?)</annotation>", re.S
+)
+
+
+def without_source(text: str, html: str) -> str:
+    """What a section says, with each formula once: Quarto's index has it as text and as TeX."""
+    pairs = {
+        (entities.unescape(re.sub(r"<[^>]+>", "", shown)), entities.unescape(tex))
+        for shown, tex in FORMULA.findall(html)
+    }
+    for shown, tex in sorted(pairs, key=lambda pair: -len(pair[1])):
+        text = text.replace(shown + tex, shown)
+    return text
+
+
 PLAYER = re.compile(
     r"<style>(?:(?!</style>).)*?\.sepbook-player \.bar(?:(?!</style>).)*</style>"
     r"|<script>(?:(?!</script>).)*?window\.sepbookPlayer \|\|=(?:(?!</script>).)*</script>",
@@ -117,20 +156,24 @@ def with_drawn_links(script: str) -> str:
     return re.sub(r"if \((links\[i\]\.href)\)", r'if (typeof \1 === "string")', script)
 
 
-def index(book: Book, entries: list[dict]) -> list[dict]:
+def index(book: Book, entries: list[dict], pages: dict[str, str]) -> list[dict]:
     """The search's entries: definitions first, and of long sections their beginning."""
-    short = [e | {"text": e["text"][:LONGEST]} for e in entries]
+    short = []
+    for e in entries:
+        text = without_source(e["text"], pages.get(e["href"].split("#")[0], ""))
+        short.append(e | {"text": text[:LONGEST]})
     return definitions(book) + short
 
 
 def finish(book: Book, docs: Path) -> None:
     numbers = {p.url: p.number for p in book.pages if p.number and not p.is_solution}
-    media, site = Media(docs), book.settings["doc_host"] + book.settings["doc_baseurl"]
+    pages, media = {}, Media(docs)
+    site = book.settings["doc_host"] + book.settings["doc_baseurl"]
     for path in docs.rglob("*.html"):
         name = path.relative_to(docs).as_posix()
         html = path.read_text(encoding="utf-8")
         html = labelled(without_outside(html)).replace("data-download=", "href=")
-        html = with_tables(html, numbers.get(name))
+        pages[name] = html = with_bars(with_tables(html, numbers.get(name)))
         # a page that is not found may be asked for at any depth
         lost = name == "404.html"
         top = f"{book.settings['doc_baseurl']}/" if lost else "../" * name.count("/")
@@ -143,4 +186,4 @@ def finish(book: Book, docs: Path) -> None:
     found = docs / "search.json"
     if found.exists():
         entries = json.loads(found.read_text(encoding="utf-8"))
-        found.write_text(json.dumps(index(book, entries)), encoding="utf-8")
+        found.write_text(json.dumps(index(book, entries, pages)), encoding="utf-8")
