@@ -8,17 +8,8 @@ each with noises that the training knew (`--noise`, the corpora of the training)
 that it left out (the list sepbook/data/noise_validation.txt, and the corpus `--apart`). A hundred
 mixtures of 4 s each, at 0, 5 and 10 dB; both kinds of readers are mixed with the same passages.
 
-Two more networks stand in the results. `before` is what shipped with 256 units; the card of
-`denoise-16k` has its command. `more-noises` went on from it for 92 minutes with nearly twice as
-many noises and with recorded voices (`benchmarks/noises.py MORE --only` the eleven packages from
-lincity-ng-data on, `benchmarks/recorded_voices.py VOICES`), and `denoise-16k` went on from that:
-
-    python benchmarks/train_denoiser.py --speech speech-train VOICES --often 3 --noise noise
-        NOISES/recordings NOISES/effects MORE/recordings MORE/effects --music music-stems
-        --readers-out sepbook/data/speech_validation.txt
-        --noises-out sepbook/data/noise_validation.txt
-        --init before.safetensors --lr 1e-3 --batch 4 --seed 7 --minutes 92
-        --out more-noises.safetensors
+Two more networks stand in the results. `before` is what shipped with 256 units, `wider` what shipped
+with 384 until there were more voices; the card of `denoise-16k` has the commands of both.
 """
 
 import argparse
@@ -102,7 +93,7 @@ def main() -> None:
     lost = [last["known", w] - last["new", w] for w in noises]
     what = "gain that known readers have over new ones, mean of known and new noises"
     headline = [{"what": what, "value": round(sum(lost) / 2, 3), "unit": "dB"}]
-    command = "python benchmarks/denoise_known.py before.safetensors more-noises.safetensors "
+    command = "python benchmarks/denoise_known.py before.safetensors wider.safetensors "
     command += "denoise-16k --speech DATA/speech-train --noise DATA/noise NOISES/recordings "
     command += "NOISES/effects --apart APART/recordings"
     title = "What the live denoiser knows by heart"
