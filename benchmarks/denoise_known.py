@@ -8,8 +8,8 @@ each with noises that the training knew (`--noise`, the corpora of the training)
 that it left out (the list sepbook/data/noise_validation.txt, and the corpus `--apart`). A hundred
 mixtures of 4 s each, at 0, 5 and 10 dB; both kinds of readers are mixed with the same passages.
 
-Two more networks stand in the results. `before` is what shipped with 256 units, `wider` what shipped
-with 384 until there were more voices; the card of `denoise-16k` has the commands of both.
+Two more networks stand in the results. `before` is what shipped with 256 units, `wider` what
+shipped with 384 until there were more voices; the card of `denoise-16k` has the commands of both.
 """
 
 import argparse
