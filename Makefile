@@ -27,7 +27,7 @@ parity: setup    ## compare with the field's reference implementations (installs
 e2e: setup       ## open every chapter in JupyterLab in a real browser and run all its cells
 	@$(PY) -m pytest tests/e2e -q -rs
 
-NEED_DATA := band_above.py budget.py denoise% leaderboard.py music.py noises.py shipped.py heard_% recorded_% songs% speech_% train_% voices_%
+NEED_DATA := average_% band_above.py budget.py denoise% leaderboard.py morphed_% music.py noises.py shipped.py heard_% recorded_% songs% speech_% synthetic_% train_% voices_%
 bench: setup     ## measure speed again, alone on the machine; writes results/*.json (scripts that need data: see each one)
 	@for script in $(filter-out $(addprefix benchmarks/,$(NEED_DATA)),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PY) $$script || exit 1; done
 
