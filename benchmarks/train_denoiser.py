@@ -269,7 +269,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--speech", type=Path, nargs="+", required=True, help="corpora")
     parser.add_argument(
-        "--often", type=int, nargs="+", default=[], help="how often each corpus of speech is drawn"
+        "--often",
+        type=int,
+        nargs="+",
+        default=[],
+        help="how often each corpus of speech is drawn (1)",
     )
     parser.add_argument("--noise", type=Path, nargs="+", required=True, help="one or more corpora")
     parser.add_argument("--music", type=Path)
@@ -296,9 +300,9 @@ def main() -> None:
     known = [recordings(corpus, lambda row: row["file"] not in kinds) for corpus in noise]
     known = list(filter(None, known))
     heard = [corpus.subset(lambda row: row["speaker"] not in people) for corpus in speech]
-    often = args.often or [1] * len(heard)
-    if len(often) != len(heard):
-        parser.error(f"--often has {len(often)} numbers for {len(heard)} corpora of speech")
+    if len(args.often) > len(heard):
+        parser.error(f"--often has {len(args.often)} numbers for {len(heard)} corpora of speech")
+    often = args.often + [1] * (len(heard) - len(args.often))
     seen = [waves for n, c in zip(often, heard) for waves in n * [voices(c, SPEEDS)]]
     model = sepbook.load(args.init) if args.init else LiveDenoiser(hidden=args.hidden or 256)
     if args.hidden and args.hidden != model.config["hidden"]:
