@@ -20,6 +20,7 @@ from sepbook.models.denoiser import LiveDenoiser
 sys.path.insert(0, str(ROOT / "benchmarks"))
 noises = pytest.importorskip("noises")
 train_denoiser = pytest.importorskip("train_denoiser")
+average_denoisers = pytest.importorskip("average_denoisers")
 RNG = np.random.default_rng(3)
 
 
@@ -145,3 +146,22 @@ def test_a_corpus_is_drawn_from_as_often_as_it_is_named():
     rng = np.random.default_rng(0)
     share = np.mean([items.voice(rng).max() > 0.1 for _ in range(400)])
     assert 0.18 < share < 0.32
+
+
+@torch.no_grad()
+def test_weights_are_averaged_and_judged_without_the_floor():
+    torch.manual_seed(0)
+    sizes = {"filters": (4, 4), "hidden": 8, "layers": 1, "window": 64, "hop": 32, "memory": 4}
+    models = [LiveDenoiser(**sizes, floor=0.5).eval() for _ in range(3)]
+    mean = average_denoisers.averaged(models)
+    for name, value in mean.state_dict().items():
+        parts = torch.stack([model.state_dict()[name].double() for model in models])
+        torch.testing.assert_close(value.double(), parts.mean(0), rtol=1e-5, atol=1e-6)
+    mix, noise = torch.randn(1, 800), torch.randn(1, 800)
+    items = [(mix + noise, torch.stack([mix, noise]))]
+    loss = average_denoisers.judged(mean, items, 10.0)
+    assert mean.floor == 0.5
+    mean.floor = 0.0
+    assert loss == pytest.approx(float(mean.loss(items[0][0][None], items[0][1][None], 10.0)))
+    mean.floor = 0.5
+    assert loss != pytest.approx(float(mean.loss(items[0][0][None], items[0][1][None], 10.0)))

@@ -66,25 +66,24 @@ def with_tables(html: str, number: str | None) -> str:
     return html[:start] + TABLE.sub(shown, html[start:])
 
 
-BAR, LETTER = '<mo accent="true">¯</mo></mover>', re.compile(r"<mi[^>]*>[^<]*</mi>")
+MOVER, BAR = re.compile(r"<mover\b[^>]*>|</mover>"), '<mo accent="true">¯</mo>'
+LETTER = re.compile(r"<mi[^>]*>[^<]*</mi>")
 LINE = '<mrow style="border-top:.05em solid;padding-top:.12em">'
 
 
 def with_bars(html: str) -> str:
     """A bar over more than a letter is a line over all of it: Latin Modern's does not stretch."""
-    end = html.find(BAR)
-    while end >= 0:
-        start, depth = end, 1
-        while depth:  # back to where this <mover> begins
-            start = max(html.rfind("<mover>", 0, start), html.rfind("</mover>", 0, start))
-            depth += -1 if html.startswith("<mover>", start) else 1
-        under = html[start + len("<mover>") : end]
-        rest = html[end + len(BAR) :]
-        if LETTER.fullmatch(under):
-            end = html.find(BAR, end + 1)
-        else:
-            html = f"{html[:start]}{LINE}{under}</mrow>{rest}"
-            end = html.find(BAR)
+    opened, edits = [], []
+    for tag in MOVER.finditer(html):
+        if tag[0] != "</mover>":
+            opened.append(tag)
+        elif opened:
+            start, end = opened.pop(), tag.start() - len(BAR)
+            barred = html.endswith(BAR, 0, tag.start())
+            if barred and not LETTER.fullmatch(html, start.end(), end):
+                edits += [(*start.span(), LINE), (end, tag.end(), "</mrow>")]
+    for start, end, new in sorted(edits, reverse=True):
+        html = html[:start] + new + html[end:]
     return html
 
 
